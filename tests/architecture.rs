@@ -31,7 +31,6 @@ const LONGER: &[&str] = &[
     "src/app/cluster.rs",
     "src/app/requests.rs",
     "src/app/requests_tests.rs",
-    "src/app/serve.rs",
     "src/app/worker.rs",
 ];
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, SemaphorePermit, watch};
 use tracing::{info, warn};
 
 use super::{
@@ -65,6 +65,15 @@ pub struct Shared<J> {
     pub fleet_observer: FleetObserver,
     pub notifications: Notifications,
     pub idle_reads: IdleReads,
+}
+
+impl<J> Shared<J> {
+    /// Waits for the turn to read from the journal what nothing waits for.
+    pub(super) async fn idle_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = self.idle_reads.0.acquire().await.ok();
+        self.fleet_observer.scrapes_first().await;
+        turn
+    }
 }
 
 /// What nothing waits for is read from the journal one cluster after the other: a thousand at once would delay what does

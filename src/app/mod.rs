@@ -10,7 +10,8 @@
 //! [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
 //! replaces them, [`shards`] knows which clusters other processes have, `foreign_alerts` forwards their alerts,
 //! [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured, [`report`] reviews the
-//! past, and [`serve`] puts the real adapters together and shuts them down in order.
+//! past, [`serve`] puts the real adapters together and shuts them down in order, and [`supervise`] watches the tasks in
+//! between.
 
 mod alerts;
 pub mod checks;
@@ -52,6 +53,7 @@ pub mod service;
 pub mod shards;
 mod state_progress;
 mod succession;
+pub mod supervise;
 mod target;
 pub mod web;
 pub mod worker;

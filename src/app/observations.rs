@@ -1,4 +1,7 @@
 //! What was last observed of a cluster, by a scrape or for the status page, and the limits of observing the fleet.
+//!
+//! Right after a start, a large fleet has a lot to do that nothing waits for: each cluster is observed, and its journal is
+//! read. A scrape at that time would share the processors with it, and observe clusters that are being observed.
 
 use std::{
     sync::{
@@ -10,7 +13,10 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     core::{
@@ -22,6 +28,8 @@ use crate::{
 
 /// Some hundred connections with small requests.
 const MAX_CONCURRENT_OBSERVATIONS: usize = 32;
+/// How long after the start a scrape goes first. Members that hang may make it much longer.
+const SCRAPES_GO_FIRST_FOR: Duration = Duration::from_secs(2);
 
 /// The last observation of one cluster.
 #[derive(Default)]
@@ -37,15 +45,41 @@ struct StoredObservation {
     facts: Option<Arc<ClusterFacts>>,
 }
 
-/// Limits the observations that no scrape makes.
+/// Limits the observations that no scrape makes, and what else nothing waits for.
 pub struct FleetObserver {
     pub(super) places: Semaphore,
     pub(super) swept: Mutex<Option<Instant>>,
+    /// How many are in progress.
+    scrapes: watch::Sender<usize>,
+    started: Instant,
 }
 
 impl Default for FleetObserver {
     fn default() -> Self {
-        Self { places: Semaphore::new(MAX_CONCURRENT_OBSERVATIONS), swept: Mutex::default() }
+        let places = Semaphore::new(MAX_CONCURRENT_OBSERVATIONS);
+        Self { places, swept: Mutex::default(), scrapes: watch::Sender::default(), started: Instant::now() }
+    }
+}
+
+impl FleetObserver {
+    /// A scrape is in progress until the result is dropped.
+    pub(super) fn scrape_begins(&self) -> ScrapeInProgress<'_> {
+        self.scrapes.send_modify(|scrapes| *scrapes += 1);
+        ScrapeInProgress(&self.scrapes)
+    }
+
+    /// Right after the start, returns only when no scrape is in progress.
+    pub(super) async fn scrapes_first(&self) {
+        let mut scrapes = self.scrapes.subscribe();
+        let _ = timeout_at(self.started + SCRAPES_GO_FIRST_FOR, scrapes.wait_for(|scrapes| *scrapes == 0)).await;
+    }
+}
+
+pub(super) struct ScrapeInProgress<'a>(&'a watch::Sender<usize>);
+
+impl Drop for ScrapeInProgress<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|scrapes| *scrapes -= 1);
     }
 }
 

@@ -1,10 +1,14 @@
 use super::*;
 use crate::{
     app::{
-        cluster::tests::{cluster_in, shared},
+        cluster::{
+            stop_channel,
+            tests::{cluster_in, key, shared},
+        },
         fake::{FakeEtcd, FakeJournal},
     },
     core::{cluster::MemberId, policy::Policy},
+    ports::service::Service,
 };
 
 fn fleet(names: &[&str]) -> Arc<App<FakeEtcd, FakeJournal>> {
@@ -84,4 +88,66 @@ async fn charts_have_points_although_nothing_scrapes_and_the_page_is_not_viewed(
     let sizes = app.view("a").expect("configured").sizes;
     let points = sizes.of(MemberId(2)).len();
     assert!((10..=13).contains(&points), "one every ten minutes: {points}");
+}
+
+/// A scrape of this long that has just begun: cluster "a" hangs.
+async fn scraping(app: &Arc<App<FakeEtcd, FakeJournal>>, budget: Duration) -> tokio::task::JoinHandle<()> {
+    for id in 1..=3 {
+        app.fleet().all()[0].target.etcd().hang(id);
+    }
+    let app = Arc::clone(app);
+    let scrape = tokio::spawn(async move {
+        app.scrape(budget, &mut String::new()).await.expect("metrics");
+    });
+    tokio::task::yield_now().await;
+    scrape
+}
+
+#[tokio::test(start_paused = true)]
+async fn right_after_the_start_no_cluster_is_observed_beside_the_scrape_that_observes_it() {
+    let app = fleet(&["a"]);
+    let cluster = Arc::clone(&app.fleet().all()[0]);
+    let scrape = scraping(&app, Duration::from_secs(1)).await;
+    let at_start = tokio::spawn(async move { cluster.observe_at_start().await });
+    scrape.await.expect("scraped");
+    tokio::time::sleep(OBSERVE_BUDGET).await;
+    assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1);
+    at_start.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn right_after_the_start_the_journal_is_read_for_alerts_and_after_a_scrape_for_the_rest() {
+    let app = fleet(&["a", "b", "c"]);
+    for cluster in app.fleet().all() {
+        cluster.leave_unread();
+    }
+    let [_, b, c] = &app.fleet().all()[..] else { panic!("three") };
+    let (b, c) = (Arc::clone(b), Arc::clone(c));
+    let scrape = scraping(&app, Duration::from_secs(1)).await;
+    let (_stop, stopped) = stop_channel();
+    let works = tokio::spawn(async move { b.work(stopped).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!app.clusters()[1].journal_read, "the scrape is not over");
+    c.request(key("alert")).await.expect("decided at once");
+    assert!(app.clusters()[2].journal_read);
+    scrape.await.expect("scraped");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(app.clusters()[1].journal_read);
+    works.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrape_of_members_that_hang_does_not_go_first_for_long() {
+    let app = fleet(&["a", "b"]);
+    let b = Arc::clone(&app.fleet().all()[1]);
+    b.leave_unread();
+    let begun = Instant::now();
+    let _scrape = scraping(&app, Duration::from_secs(9)).await;
+    let reads = tokio::spawn(async move { b.read_at_start().await });
+    let mut changes = app.changes();
+    while !app.clusters()[1].journal_read {
+        changes.changed().await.expect("the app is there");
+    }
+    assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
+    reads.abort();
 }

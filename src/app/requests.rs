@@ -71,7 +71,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Reads the journal where no worker does, unless it has been read. Never ends.
     pub(super) async fn read_at_start(&self) -> Infallible {
         while self.requests.state.lock().unread {
-            let turn = self.shared.idle_reads.0.acquire().await;
+            let turn = self.shared.idle_turn().await;
             if let Err(error) = self.ledger().await {
                 warn!(cluster = self.name(), %error, "cannot read the cluster's journal; retrying");
                 drop(turn);

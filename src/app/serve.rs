@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    future::pending,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -12,10 +11,9 @@ use std::{
 use anyhow::Context;
 use axum::Router;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, mpsc::UnboundedReceiver, watch},
-    task::{JoinError, JoinSet},
-    time::{interval, sleep, timeout},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
 };
 use tracing::{error, info, warn};
 
@@ -23,10 +21,7 @@ use super::{
     claims::Claims,
     cluster::{Cluster, IdleReads, Shared, stop_channel},
     connect::{connect, connect_module},
-    descriptors,
-    driver::Stop,
-    fleet::ClusterTask,
-    gates,
+    descriptors, gates,
     live::Changes,
     locks,
     notify::{self, Notifications},
@@ -36,6 +31,7 @@ use super::{
     reload::{Equip, Reader},
     service::App,
     shards::{Shards, log_shard},
+    supervise::{Signals, Tasks, keep_credentials, observe_until_stopped, tend},
     web::WebFile,
 };
 use crate::{
@@ -49,14 +45,10 @@ use crate::{
     },
     config::{LockSettings, Settings},
     core::reason::Reason,
-    ports::{peers::Peers, service::Service},
+    ports::peers::Peers,
     telemetry::counters::Counters,
 };
 
-/// How old the credentials in use may be when their files change. A check reads some small files for each cluster.
-pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
-/// How often old runs are deleted from the journal.
-const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 /// For notifications of runs that ended with the process.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -208,125 +200,6 @@ fn url_here(address: SocketAddr, is_tls: bool, route_prefix: &str) -> String {
     };
     let scheme = if is_tls { "https" } else { "http" };
     format!("{scheme}://{}{route_prefix}", SocketAddr::new(ip, address.port()))
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The process is to end. Cancel-safe, as its parts are.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-        }
-    }
-}
-
-/// The tasks that run until they are stopped.
-struct Tasks {
-    servers: JoinSet<()>,
-    /// Each returns its name.
-    workers: JoinSet<String>,
-    to_run: UnboundedReceiver<ClusterTask<EtcdCluster, SqliteJournal>>,
-    /// Whether requests are served.
-    serves: bool,
-}
-
-/// Until a signal to end, or until a task ends unexpectedly: `Some`.
-async fn observe_until_stopped(
-    app: &Arc<App<EtcdCluster, SqliteJournal>>,
-    manager: &Manager,
-    addresses: &str,
-    signals: &mut Signals,
-    tasks: &mut Tasks,
-) -> Option<Result<String, JoinError>> {
-    let status = || app.status_line(addresses);
-    manager.ready(&status());
-    let mut ticks = manager.interval().map(interval);
-    let mut reloads = JoinSet::new();
-    loop {
-        // Part of this loop, so that the watchdog of systemd notices when this loop hangs.
-        let tick = async {
-            match &mut ticks {
-                Some(ticks) => drop(ticks.tick().await),
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            () = tick => manager.alive(&status()),
-            _ = signals.terminate.recv() => return None,
-            _ = signals.interrupt.recv() => return None,
-            // In a task: it may wait for the end of a removed cluster, which is noticed here.
-            _ = signals.hang_up.recv() => {
-                manager.reloading();
-                let app = Arc::clone(app);
-                // Logged and counted in the call.
-                reloads.spawn(async move { drop(app.reload().await) });
-            }
-            Some(reloaded) = reloads.join_next() => match reloaded {
-                Ok(()) if reloads.is_empty() => manager.ready(&status()),
-                Ok(()) => {}
-                Err(error) => return Some(Err(error)),
-            },
-            // No task ends by itself before a stop: one that does has panicked, and the rest is incomplete.
-            Some(ended) = tasks.servers.join_next() => return Some(ended.map(|()| "a listener".to_owned())),
-            Some(ended) = tasks.workers.join_next() => match ended {
-                // Except for those of a cluster that is no longer configured.
-                Ok(cluster) if app.ended(&cluster) => {}
-                ended => return Some(ended),
-            },
-            Some(unit) = tasks.to_run.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
-        }
-    }
-}
-
-/// Checks all clusters' certificates, keys and passwords for changes, until a stop.
-async fn keep_credentials(app: Arc<App<EtcdCluster, SqliteJournal>>, mut stop: Stop) -> String {
-    loop {
-        tokio::select! {
-            () = sleep(RENEWAL_INTERVAL) => {}
-            // A closed channel says that the process is ending, too.
-            ended = async { stop.wait_for(Option::is_some).await.is_ok() } => {
-                return format!("the check of the credentials: {ended}");
-            }
-        }
-        app.renew().await;
-    }
-}
-
-/// Checks the journal's integrity once, and deletes old runs periodically, until a stop.
-async fn tend(journal: SqliteJournal, retention: Retention, mut stop: Stop) -> String {
-    let work = async {
-        if let Err(error) = journal.verify().await {
-            error!(%error, "the journal is damaged: no run starts");
-        }
-        loop {
-            match journal.prune(retention).await {
-                Ok(0) => {}
-                Ok(runs) => info!(runs, "deleted old runs from the journal"),
-                Err(error) => warn!(%error, "cannot delete old runs from the journal; retrying in an hour"),
-            }
-            sleep(PRUNE_INTERVAL).await;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        // A closed channel says that the process is ending, too.
-        _ = stop.wait_for(Option::is_some) => {}
-    }
-    "the maintenance of the journal".to_owned()
 }
 
 /// An exporter records nothing.

@@ -252,6 +252,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
 impl<E: Etcd, J: Journal> Service for App<E, J> {
     async fn scrape(&self, budget: Duration, page: &mut (dyn fmt::Write + Send)) -> Result<Duration, fmt::Error> {
         let begun = Instant::now();
+        let _scrape = self.shared.fleet_observer.scrape_begins();
         let turns = TurnLimiter::new(CLUSTERS_AT_ONCE, TURN);
         let fleet = self.fleet.all();
         let samples =

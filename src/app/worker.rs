@@ -75,7 +75,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             slot = slot.filter(|_| !is_idle);
             let turn = tokio::select! {
                 biased;
-                turn = self.shared.idle_reads.0.acquire(), if is_idle => turn.ok(),
+                turn = self.shared.idle_turn(), if is_idle => turn,
                 () = self.requests.wake.notified(), if is_idle => continue,
                 // A closed channel means that the process is ending.
                 changed = stop.changed(), if is_idle => if changed.is_err() { return } else { continue },

@@ -21,7 +21,7 @@ use crate::{
         driver, gates, ledger,
         notify::{self, Notifications, NotifyProgress},
         run_lines::TextProgress,
-        serve::RENEWAL_INTERVAL,
+        supervise::RENEWAL_INTERVAL,
     },
     config::{ClusterSettings, LockSettings, ShardSettings},
     core::{

@@ -55,6 +55,7 @@ struct Row {
     milliseconds_to_good_scrape: Spread,
     milliseconds_to_both: Spread,
     cpu_milliseconds_to_both: Spread,
+    members_cpu_milliseconds_to_both: Spread,
     cpu_milliseconds_until_calm: Spread,
     rss_bytes_when_calm: Spread,
 }
@@ -64,6 +65,7 @@ struct Start {
     ready: Duration,
     good: Duration,
     cpu: Duration,
+    members_cpu: Duration,
     calm: Usage,
 }
 
@@ -99,6 +101,7 @@ pub(crate) async fn serve(binary: &Path, rig: &Rig, data_dir: &Path) -> Result<D
 
 async fn measure(binary: &Path, rig: &Rig, data_dir: &Path) -> Result<Start> {
     let members = rig.plan.clusters * MEMBERS;
+    let members_before = rig.members_cpu()?;
     let begun = Instant::now();
     let defragd = serve(binary, rig, data_dir).await?;
     let scraper = Scraper::new(defragd.url(), Duration::from_secs(10))?;
@@ -114,11 +117,12 @@ async fn measure(binary: &Path, rig: &Rig, data_dir: &Path) -> Result<Start> {
     };
     let (ready, good) = tokio::try_join!(ready, good)?;
     let cpu = Usage::of(defragd.pid())?.cpu;
+    let members_cpu = rig.members_cpu()?.saturating_sub(members_before);
     let calm = calm(defragd.pid()).await?;
     let log = defragd.log()?;
     ensure!(!log.contains("leaving out an entry"), "the journal has entries that this binary cannot read");
     defragd.terminate(Duration::from_secs(60)).await?;
-    Ok(Start { ready, good, cpu, calm })
+    Ok(Start { ready, good, cpu, members_cpu, calm })
 }
 
 /// What it has used when it has nothing to do any more.
@@ -147,14 +151,23 @@ fn row(binary: &str, starts: &[Start]) -> Row {
         milliseconds_to_good_scrape: milliseconds(&|start| start.good),
         milliseconds_to_both: milliseconds(&|start| start.ready.max(start.good)),
         cpu_milliseconds_to_both: milliseconds(&|start| start.cpu),
+        members_cpu_milliseconds_to_both: milliseconds(&|start| start.members_cpu),
         cpu_milliseconds_until_calm: milliseconds(&|start| start.calm.cpu),
         rss_bytes_when_calm: rss,
     }
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table =
-        Table::new(&["binary", "ready", "good scrape", "both", "CPU to both", "CPU until calm", "RSS when calm"]);
+    let mut table = Table::new(&[
+        "binary",
+        "ready",
+        "good scrape",
+        "both",
+        "CPU to both",
+        "members' CPU to both",
+        "CPU until calm",
+        "RSS when calm",
+    ]);
     let spread = |Spread { median, lowest, highest }: Spread| format!("{median:.0} ms ({lowest:.0}–{highest:.0})");
     for row in rows {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes")]
@@ -165,6 +178,7 @@ fn table(rows: &[Row]) -> Table {
             &spread(row.milliseconds_to_good_scrape),
             &spread(row.milliseconds_to_both),
             &spread(row.cpu_milliseconds_to_both),
+            &spread(row.members_cpu_milliseconds_to_both),
             &spread(row.cpu_milliseconds_until_calm),
             &rss,
         ]);

@@ -33,7 +33,7 @@ pub(crate) struct Shape {
 pub(crate) struct Rig {
     pub(crate) plan: Plan,
     // Each ends when its standard input does.
-    _members: Vec<Child>,
+    members: Vec<Child>,
     dir: tempfile::TempDir,
 }
 
@@ -48,9 +48,14 @@ impl Rig {
         for from in (0..shape.clusters).step_by(CLUSTERS_OF_A_PROCESS) {
             members.push(start_members(&plan, shape, dir.path(), from).await?);
         }
-        let rig = Self { plan, _members: members, dir };
+        let rig = Self { plan, members, dir };
         std::fs::write(rig.config(), configuration(&rig.plan, rig.dir()))?;
         Ok(rig)
+    }
+
+    /// What the processes of the members have used.
+    pub(crate) fn members_cpu(&self) -> Result<Duration> {
+        self.members.iter().map(|child| Ok(Usage::of(child.id().context("the members have ended")?)?.cpu)).sum()
     }
 
     /// Removed at the end.

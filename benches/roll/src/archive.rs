@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    hash::{DefaultHasher, Hasher},
     path::{Path, PathBuf},
 };
 
@@ -13,9 +14,12 @@ use crate::{contender::Contender, scenario::Scenario, trial::Trial};
 pub(crate) struct Archive(PathBuf);
 
 impl Archive {
-    /// `what` names the build and all else that makes trials comparable.
-    pub(crate) fn open(dir: &Path, what: &str) -> Result<Self> {
-        let dir = dir.join("trials").join(what);
+    /// `defragd` is the program that is measured; `what` names all else that makes trials comparable.
+    pub(crate) fn open(dir: &Path, what: &str, defragd: &Path) -> Result<Self> {
+        // The commit does not tell two builds of changed files apart.
+        let mut hash = DefaultHasher::new();
+        hash.write(&fs::read(defragd).with_context(|| format!("no {}", defragd.display()))?);
+        let dir = dir.join("trials").join(format!("{what}-{:016x}", hash.finish()));
         fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
         Ok(Self(dir))
     }
@@ -52,13 +56,18 @@ mod tests {
     #[test]
     fn a_finished_trial_is_found_again_by_the_same_build_alone() {
         let dir = tempfile::tempdir().expect("a directory");
-        let archive = Archive::open(dir.path(), "v1-3.5").expect("opened");
-        let key = (Scenario::ApiServer, Contender::Defragd, 2);
-        assert!(archive.get(key.0, key.1, key.2).expect("read").is_none());
-        archive.put(key.0, key.1, key.2, &example()).expect("kept");
-        let again = Archive::open(dir.path(), "v1-3.5").expect("opened").get(key.0, key.1, key.2);
-        assert_eq!(again.expect("read").expect("there"), example());
-        assert!(archive.get(key.0, key.1, 1).expect("read").is_none());
-        assert!(Archive::open(dir.path(), "v2-3.5").expect("opened").get(key.0, key.1, key.2).expect("read").is_none());
+        let program = dir.path().join("defragd");
+        let open = |what: &str, build: &str| {
+            fs::write(&program, build).expect("built");
+            Archive::open(dir.path(), what, &program).expect("opened")
+        };
+        let (scenario, who) = (Scenario::ApiServer, Contender::Defragd);
+        let find = |what, build, run| open(what, build).get(scenario, who, run).expect("read");
+        assert!(find("v1-3.5", "a build", 2).is_none());
+        open("v1-3.5", "a build").put(scenario, who, 2, &example()).expect("kept");
+        assert_eq!(find("v1-3.5", "a build", 2).expect("there"), example());
+        assert!(find("v1-3.5", "a build", 1).is_none(), "another run");
+        assert!(find("v2-3.5", "a build", 2).is_none(), "another commit");
+        assert!(find("v1-3.5", "another build", 2).is_none(), "built again from changed files");
     }
 }

@@ -115,7 +115,8 @@ async fn main() -> Result<()> {
 
     let commit = page::commit();
     let what = [commit.clone(), args.etcd.clone(), args.large_file_mib.to_string(), args.large_in_use_mib.to_string()];
-    let archive = Archive::open(&dir, &format!("{}{}", what.join("-"), if args.fsync { "-fsync" } else { "" }))?;
+    let what = format!("{}{}", what.join("-"), if args.fsync { "-fsync" } else { "" });
+    let archive = Archive::open(&dir, &what, &args.defragd)?;
     let (begin, results, pictures) = (Instant::now(), Results::default(), Vec::new());
     let mut bench = Bench { begin, commit, results, pictures, latencies: None };
     let mut unmeasured = Vec::new();

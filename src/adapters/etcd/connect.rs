@@ -3,14 +3,16 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{Arc, LazyLock, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use hyper::Uri;
 use parking_lot::Mutex;
 use rustls::{
     ClientConfig,
+    client::Resumption,
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
@@ -39,6 +41,10 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 /// every few seconds.
 const DIAGNOSED_FOR: Duration = Duration::from_mins(1);
 
+/// Sessions that are kept to be resumed, such as by the connection to a member's metrics page: some for each member of a
+/// large fleet that shares its certificates.
+const SESSIONS: usize = 32_768;
+
 /// A TLS file or an endpoint is unusable.
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -60,9 +66,8 @@ pub(super) struct Connection {
     /// By URL, when and what was found.
     diagnoses: Mutex<HashMap<String, (Instant, Option<String>)>>,
     server_name: Option<String>,
-    tls: Arc<Lazy<Arc<ClientConfig>>>,
+    tls: Arc<TlsClients>,
     names: Names,
-    http_tls: Lazy<reqwest::Client>,
     http_plain: reqwest::Client,
 }
 
@@ -81,40 +86,16 @@ impl Connection {
         let discovery = sources.discovery.as_ref();
         let names = Names { nameserver: discovery.and_then(|discovery| discovery.nameserver) };
         let server_name = discovery.and_then(DiscoverySrv::server_name).map(ToOwned::to_owned);
-        let mut identity = None;
-        let mut etcd_user =
-            EtcdUser { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
-        let ca = credentials.ca.as_deref().map(|pem| {
-            let unusable = |detail| unusable("the CA certificate", files.tls.ca_file.as_deref(), detail);
-            // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
-            Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
-        });
-        let trust = if sources.insecure_skip_verify {
-            Trust::AnyServer
-        } else {
-            ca.transpose()?.map_or(Trust::System, Trust::Authorities)
-        };
-        if let Some((cert, key)) = &credentials.identity {
-            let path = files.tls.cert_file.as_deref();
-            let own =
-                Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))?;
-            etcd_user.common_name = own.common_name();
-            identity = Some(own);
-        }
-        let tls: Arc<Lazy<Arc<ClientConfig>>> =
-            Arc::new(LazyLock::new(Box::new(move || client_config(trust, identity).map(Arc::new))));
-        let config = Arc::clone(&tls);
-        let http_tls: Lazy<_> = LazyLock::new(Box::new(move || {
-            let mut config = ClientConfig::clone((**config).as_ref().map_err(Clone::clone)?);
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            let http = named(http_builder(), names).tls_backend_preconfigured(config);
-            http.build().map_err(|failure| error::chain(&failure))
-        }));
+        let tls = TlsClients::of(files, &credentials, names, sources.insecure_skip_verify)?;
         if credentials.ca.is_some() || credentials.identity.is_some() {
             // It will most likely be needed, and problems with the files are better reported now.
-            let made = (*http_tls).as_ref().map(drop);
+            let made = (*tls.http).as_ref().map(drop);
             made.map_err(|detail| ConnectError::Tls(detail.clone()))?;
         }
+        let etcd_user = EtcdUser {
+            user: credentials.user.as_ref().map(|(name, _)| name.clone()),
+            common_name: tls.common_name.clone(),
+        };
         let http_plain = if names.nameserver.is_some() {
             let own = named(http_builder(), names).tls_certs_only([]).build();
             own.map_err(|failure| ConnectError::Tls(error::chain(&failure)))?
@@ -126,17 +107,7 @@ impl Connection {
             has_ca: credentials.ca.is_some(),
             has_identity: credentials.identity.is_some(),
         };
-        Ok(Self {
-            credentials,
-            etcd_user,
-            hints,
-            diagnoses: Mutex::default(),
-            server_name,
-            tls,
-            names,
-            http_tls,
-            http_plain,
-        })
+        Ok(Self { credentials, etcd_user, hints, diagnoses: Mutex::default(), server_name, tls, names, http_plain })
     }
 
     /// The connection to this address. Sends nothing yet.
@@ -144,8 +115,8 @@ impl Connection {
         let bad = |detail: String| Unknown::new(UnknownKind::Other, format!("cannot use the address {url}: {detail}"));
         let address: Uri = url.parse().map_err(|failure| bad(error::chain(&failure)))?;
         let dial = if url.starts_with("https://") {
-            let config = (**self.tls).as_ref().map_err(|detail| bad(detail.clone()))?;
-            Dial::tls(address, self.names, Arc::clone(config), self.server_name.as_deref())
+            let config = self.tls.config().map_err(bad)?;
+            Dial::tls(address, self.names, config, self.server_name.as_deref())
         } else {
             Dial::plain(address, self.names)
         };
@@ -176,8 +147,7 @@ impl Connection {
     async fn diagnose(&self, url: &str) -> Option<String> {
         let dials = || {
             let (address, is_tls) = (url.parse::<Uri>().ok()?, url.starts_with("https://"));
-            let config =
-                if is_tls { (**self.tls).clone() } else { client_config(Trust::AnyServer, None).map(Arc::new) };
+            let config = if is_tls { self.tls.config() } else { client_config(Trust::AnyServer, None).map(Arc::new) };
             let tls = Dial::tls(address.clone(), self.names, config.ok()?, self.server_name.as_deref()).ok()?;
             Some(Dials { plain: Dial::plain(address, self.names).ok()?, tls, is_tls })
         };
@@ -189,8 +159,92 @@ impl Connection {
         if !url.starts_with("https://") {
             return Ok(&self.http_plain);
         }
-        (*self.http_tls).as_ref().map_err(|detail| Unknown::new(UnknownKind::Other, detail.clone()))
+        (*self.tls.http).as_ref().map_err(|detail| Unknown::new(UnknownKind::Other, detail.clone()))
     }
+}
+
+/// What clusters share whose files have the same content. At a thousand clusters, one for each would be most of the
+/// memory and time that they take before the first connection.
+struct TlsClients {
+    /// Of the client certificate.
+    common_name: Option<String>,
+    config: Arc<Lazy<Arc<ClientConfig>>>,
+    /// For metrics pages.
+    http: Lazy<reqwest::Client>,
+}
+
+impl TlsClients {
+    fn of(
+        files: &CredentialFiles,
+        credentials: &Credentials,
+        names: Names,
+        skip_verify: bool,
+    ) -> Result<Arc<Self>, ConnectError> {
+        // By a hash, so that it holds no key that is no longer in use.
+        static SHARED: LazyLock<Mutex<HashMap<[u8; SHA256_OUTPUT_LEN], Weak<TlsClients>>>> =
+            LazyLock::new(Mutex::default);
+        let key = content_hash(credentials, names, skip_verify);
+        let mut shared = SHARED.lock();
+        if let Some(same) = shared.get(&key).and_then(Weak::upgrade) {
+            return Ok(same);
+        }
+        let new = Arc::new(Self::new(files, credentials, names, skip_verify)?);
+        shared.retain(|_, clients| clients.strong_count() > 0);
+        shared.insert(key, Arc::downgrade(&new));
+        Ok(new)
+    }
+
+    fn new(
+        files: &CredentialFiles,
+        credentials: &Credentials,
+        names: Names,
+        skip_verify: bool,
+    ) -> Result<Self, ConnectError> {
+        let ca = credentials.ca.as_deref().map(|pem| {
+            let unusable = |detail| unusable("the CA certificate", files.tls.ca_file.as_deref(), detail);
+            // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
+            Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
+        });
+        let trust =
+            if skip_verify { Trust::AnyServer } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
+        let identity = credentials.identity.as_ref().map(|(cert, key)| {
+            let path = files.tls.cert_file.as_deref();
+            Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))
+        });
+        let identity = identity.transpose()?;
+        let common_name = identity.as_ref().and_then(Identity::common_name);
+        let config: Arc<Lazy<_>> =
+            Arc::new(LazyLock::new(Box::new(move || client_config(trust, identity).map(Arc::new))));
+        let of_calls = Arc::clone(&config);
+        let http: Lazy<_> = LazyLock::new(Box::new(move || {
+            let mut config = ClientConfig::clone((**of_calls).as_ref().map_err(Clone::clone)?);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let http = named(http_builder(), names).tls_backend_preconfigured(config);
+            http.build().map_err(|failure| error::chain(&failure))
+        }));
+        Ok(Self { common_name, config, http })
+    }
+
+    /// For HTTP/2.
+    fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        (**self.config).clone()
+    }
+}
+
+/// Of all that [`TlsClients`] are made from.
+fn content_hash(credentials: &Credentials, names: Names, skip_verify: bool) -> [u8; SHA256_OUTPUT_LEN] {
+    let (cert, key) = credentials.identity.as_ref().map(|(cert, key)| (&cert[..], &key[..])).unzip();
+    let nameserver = names.nameserver.map(|address| address.to_string());
+    let mut hash = Context::new(&SHA256);
+    for part in [credentials.ca.as_deref(), cert, key, nameserver.as_deref().map(str::as_bytes)] {
+        // With its length, so that no two contents run together.
+        hash.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.update(&[u8::from(skip_verify)]);
+    let mut hashed = [0; SHA256_OUTPUT_LEN];
+    hashed.copy_from_slice(hash.finish().as_ref());
+    hashed
 }
 
 fn http_builder() -> reqwest::ClientBuilder {
@@ -256,9 +310,44 @@ fn client_config(trust: Trust, identity: Option<Identity>) -> Result<ClientConfi
         }
     };
     config.alpn_protocols.push(b"h2".to_vec());
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(config)
 }
 
 fn unusable(what: &'static str, path: Option<&Path>, detail: String) -> ConnectError {
     ConnectError::Unusable { what, path: path.unwrap_or(Path::new("")).to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::access::TlsFiles;
+
+    #[test]
+    fn clusters_share_their_tls_if_all_of_their_files_have_the_same_content() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = |name: &str| testkit::Pki::create(&dir.path().join(name)).expect("certificates");
+        let (one, two) = (pki("one"), pki("two"));
+        let open = |ca: &testkit::Pki, client: Option<&testkit::Pki>, skip_verify| {
+            let tls = TlsFiles {
+                ca_file: Some(ca.ca().to_owned()),
+                cert_file: client.map(|pki| pki.client().cert.clone()),
+                key_file: client.map(|pki| pki.client().key.clone()),
+            };
+            let files = CredentialFiles { tls, ..CredentialFiles::default() };
+            let sources = Sources { insecure_skip_verify: skip_verify, ..Sources::default() };
+            Connection::new(&files, files.read().expect("read"), &sources).expect("whole")
+        };
+        let first = open(&one, Some(&one), false);
+        assert!(Arc::ptr_eq(&first.tls, &open(&one, Some(&one), false).tls));
+        for other in [
+            open(&two, Some(&one), false),
+            open(&one, Some(&two), false),
+            open(&one, None, false),
+            open(&one, Some(&one), true),
+        ] {
+            assert!(!Arc::ptr_eq(&first.tls, &other.tls));
+        }
+    }
 }
