@@ -413,7 +413,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let idle = state.open().is_none();
         let request = state.request_view(policy, now).filter(|_| !state.unread);
-        let seen = self.observations.seen().filter(|_| !state.unread);
+        let seen = self.observations.seen();
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
             name: self.name().to_owned(),

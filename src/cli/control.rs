@@ -152,9 +152,9 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
         body["for"] = json!(lasts);
     }
     let answer = args.server.post(["clusters", &args.cluster, "pause"], body).await?;
-    let until = answer["cluster"]["paused"]["until"].as_str();
-    let until = until.map_or_else(|| "until `defragd resume`".to_owned(), |until| format!("until {until}"));
-    writeln!(std::io::stdout(), "Cluster {} is paused {until}: no defragmentation starts.", args.cluster)?;
+    let until = answer["cluster"]["paused"]["until"].as_str().and_then(|until| until.parse().ok());
+    let until = until.map_or_else(|| "`defragd resume`".to_owned(), story::time);
+    writeln!(std::io::stdout(), "Cluster {} is paused until {until}: no defragmentation starts.", args.cluster)?;
     Ok(Exit::Done)
 }
 

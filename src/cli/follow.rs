@@ -74,7 +74,7 @@ pub(super) async fn run(
             (url.map_or_else(|| server.clone(), |url| server.at(&url)), RunId(run))
         }
         Err(CallError::Refused { status: 409, detail, reason, .. }) => {
-            let now = server.clusters().await?.into_iter().find(|now| now.name == *name);
+            let now = server.served().await?.clusters.into_iter().find(|now| now.name == *name);
             let open = now.and_then(|now| now.active_run.or(now.queued_run));
             let requested_before = reason.as_deref() == Some(Reason::AlreadyRequested.label()) && members.is_empty();
             let Some(run) = open.filter(|_| requested_before) else {

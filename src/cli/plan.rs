@@ -13,7 +13,7 @@ use super::{
     Exit,
     args::{self, Connection, Output, PolicyArgs, UsageError},
     history,
-    server::{Responsible, ServedCluster, Server},
+    server::{Candidate, Responsible, ServedCluster, Server},
     status::warn_of_pages,
     table,
 };
@@ -71,8 +71,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let is_typed = args::is_typed(&["--server"]);
     let servers = if is_typed || asks_servers(&args) { args.server.candidates(&data_dir).await? } else { Vec::new() };
     let acts = |clusters: &[ServedCluster]| clusters.iter().any(|cluster| cluster.acts);
-    let chosen = servers.iter().find(|(_, clusters)| is_typed || acts(clusters));
-    if let Some((server, clusters)) = chosen.filter(|_| is_typed || !args.connection.is_given()) {
+    let chosen = servers.iter().find(|one| is_typed || acts(&one.clusters));
+    if let Some(Candidate { server, clusters, .. }) = chosen.filter(|_| is_typed || !args.connection.is_given()) {
         return of_server(&args, server, clusters).await;
     }
     let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;

@@ -9,7 +9,7 @@ use super::{
     Exit,
     args::{self, Connection, Output, UsageError},
     plan::{past, role},
-    server::{ServedCluster, Server},
+    server::{Candidate, Server},
     table,
 };
 use crate::{
@@ -51,8 +51,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if is_typed || (!args.standalone && !args.connection.is_given()) {
         match args.server.candidates(&data_dir).await {
             Ok(found) => {
-                if let Some((server, clusters)) = found.first() {
-                    return of_server(args.output, server, clusters).await;
+                if let Some(candidate) = found.first() {
+                    return of_server(args.output, candidate).await;
                 }
             }
             Err(error) if is_typed => return Err(error),
@@ -77,7 +77,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// The members of all clusters of a server, as it measured them.
-async fn of_server(output: Output, server: &Server, clusters: &[ServedCluster]) -> anyhow::Result<Exit> {
+async fn of_server(output: Output, Candidate { server, clusters, shard }: &Candidate) -> anyhow::Result<Exit> {
     let mut views = Vec::new();
     let mut exit = Exit::Done;
     for (cluster, answer) in clusters.iter().zip(join_all(clusters.iter().map(|one| server.status(&one.name))).await) {
@@ -91,7 +91,7 @@ async fn of_server(output: Output, server: &Server, clusters: &[ServedCluster]) 
         }
     }
     if output != Output::Json {
-        let shard = server.shard().await.map_or(String::new(), |here| format!(", {here},"));
+        let shard = shard.map_or(String::new(), |here| format!(", {here},"));
         writeln!(std::io::stdout(), "As the server at {}{shard} sees it:", server.url())?;
     }
     Ok(exit.worse(write(output, &views)?))

@@ -43,12 +43,12 @@ impl Code {
             Self::ClusterUnreachable => (
                 Unsafe,
                 Operator,
-                "Check the endpoints, the network and the certificates: `defragd status` shows what each member answers.",
+                "Check that etcd runs, then the endpoints, the network and the certificates.",
             ),
             Self::MemberUnreachable => (
                 Unsafe,
                 Operator,
-                "Bring the member back: see `defragd status`, the member's log and its host. A run waits a few seconds for it.",
+                "Bring the member back: see its log and its host. A run waits a few seconds for it.",
             ),
             Self::ReadFailed => (
                 Unsafe,

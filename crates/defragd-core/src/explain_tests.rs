@@ -30,3 +30,11 @@ fn the_code_is_the_same_in_metrics_and_json() {
         assert!(error.is_none_or(|error| error.to_string().starts_with("missing field")), "{code:?}");
     }
 }
+
+#[test]
+fn a_time_that_is_no_whole_number_of_hours_is_not_rounded() {
+    for (minutes, text) in [(30, "30m"), (90, "1h 30m"), (1_440, "24h")] {
+        let reason = Reason::ApprovalExpired { waited: Duration::from_mins(minutes) };
+        assert_eq!(reason.to_string(), format!("no operator approved the run within {text} (approval_timeout)"));
+    }
+}

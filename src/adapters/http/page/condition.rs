@@ -47,8 +47,11 @@ impl Badge {
     pub(super) fn of(view: &ClusterView) -> impl Iterator<Item = Self> {
         let state = &view.summary.state;
         let activity = Some(state.activity).filter(|activity| *activity != ClusterActivity::Idle);
-        let condition = if view.summary.journal_read { state.condition.into() } else { Self::JOURNAL_UNREAD };
-        [condition].into_iter().chain(activity.map(Self::from))
+        let unread = (!view.summary.journal_read).then_some(Self::JOURNAL_UNREAD);
+        // An unread journal may still say that the last runs failed.
+        let is_settled = |condition: &ClusterCondition| *condition > ClusterCondition::Fragmented;
+        let condition = Some(state.condition).filter(|condition| unread.is_none() || !is_settled(condition));
+        condition.map(Self::from).into_iter().chain(unread).chain(activity.map(Self::from))
     }
 }
 
@@ -227,6 +230,7 @@ pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Mark
         Some((at, what, view)) => html! {
             b { "In " (words::span(words::between(now, at))) } ", at " (story::time(at)) ": " (what) (cluster(view))
         },
+        None if views.iter().any(|view| !view.summary.journal_read) => html! { "Unknown until the journal is read" },
         None => html! { b { "Nothing" } " until an alert requests a run" },
     }
 }

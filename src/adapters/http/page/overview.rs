@@ -115,8 +115,8 @@ fn verdict(views: &[ClusterView]) -> Markup {
         @match wrong.as_slice() {
             [one] => b.bad { "Yes: " span.foreign { (one.summary.name) } " " (as_verb(one.summary.state.condition)) },
             [] if near > 0 => b.warn { "Soon: " (words::many(near, "cluster")) " near the quota" },
-            [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
             [] if unread > 0 => b { (words::capital(Badge::JOURNAL_UNREAD.words)) },
+            [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
             [] if unknown > 0 => b { (words::many(unknown, "cluster")) " not observed yet" },
             [] => b.good { "No" },
             many => b.bad { "Yes: " (words::many(many.len(), "cluster")) " need attention" },

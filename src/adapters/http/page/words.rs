@@ -74,13 +74,13 @@ pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
 
 /// In full, in UTC like the log and the command line.
 pub(super) fn at(time: Timestamp) -> Markup {
-    html! { time datetime=(format!("{time:.0}")) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+    html! { time datetime=(format!("{time:.0}")) { (story::exact_time(time)) } }
 }
 
 /// How long ago it was, with the full time as a tooltip.
 pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) {
+        time datetime=(format!("{time:.0}")) title=(story::exact_time(time)) {
             (span(between(time, now))) " ago"
         }
     }
@@ -89,7 +89,7 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
 /// When it will be, and in how long.
 pub(super) fn from_now(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (story::time(time)) }
+        time datetime=(format!("{time:.0}")) title=(story::exact_time(time)) { (story::time(time)) }
         " (in " (span(between(now, time))) ")"
     }
 }
