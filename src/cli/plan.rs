@@ -249,8 +249,12 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
     });
     let headings = ["ORDER>", "MEMBER", "+ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "?EXPECTED>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(output, &headings, rows.collect()))?;
+    // Its advice follows below.
+    let is_hold = |reason: &Reason| plan.holds.iter().any(|hold| hold.reason == *reason);
     let needs_operator = plan.steps.iter().filter_map(|step| match &step.planned.decision {
-        Decision::Skip { reason } if reason.severity() == Severity::Operator => Some((&step.planned.member, reason)),
+        Decision::Skip { reason } if reason.severity() == Severity::Operator && !is_hold(reason) => {
+            Some((&step.planned.member, reason))
+        }
         _ => None,
     });
     for (member, reason) in needs_operator {

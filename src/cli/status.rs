@@ -131,6 +131,9 @@ fn write_clusters(out: &mut impl Write, output: Output, views: &[StatusView]) ->
     }
     for view in views {
         let of = if several { format!("{}: ", view.cluster) } else { String::new() };
+        for (armed, advice) in view.armed() {
+            writeln!(out, "{of}{armed}\nWhat to do: {advice}")?;
+        }
         write_errors(out, view, &of)?;
         for warning in &view.warnings {
             writeln!(out, "Warning: {of}{warning}")?;
@@ -208,11 +211,13 @@ fn row(member: &MemberView) -> [String; HEADINGS.len()] {
     ]
 }
 
-/// The errors that the member itself reports, and snapshots that block its defragmentation.
+/// The errors that the member itself reports, without alarms, which are the cluster's, and snapshots that block its
+/// defragmentation.
 fn errors(member: &MemberView) -> String {
     let open = member.open_snapshots.filter(|open| *open > 0);
     let open = open.map(|open| format!("sending {}", story::snapshots(open)));
-    let reported = member.errors.iter().flatten().map(|error| error.trim().to_owned());
+    let reported = member.errors.iter().flatten().filter(|error| !error.contains(" alarm:"));
+    let reported = reported.map(|error| error.trim().to_owned());
     reported.chain(open).collect::<Vec<_>>().join(", ")
 }
 
@@ -220,7 +225,7 @@ fn errors(member: &MemberView) -> String {
 mod tests {
     use super::*;
     use crate::core::{
-        cluster::{Unknown, UnknownKind},
+        cluster::{Alarm, AlarmKind, Unknown, UnknownKind},
         estimate::Speeds,
         fixture,
     };
@@ -265,6 +270,18 @@ mod tests {
             }
             assert!(wide.contains("RAFT APPLIED INDEX") && wide.contains("VERSION"), "{wide}");
         }
+    }
+
+    #[test]
+    fn an_armed_alarm_is_named_once_with_the_members_and_what_to_do() {
+        let mut facts = fixture::cluster(3);
+        for index in 0..3 {
+            fixture::status_mut(&mut facts, index).errors = vec!["memberID:3 alarm:NOSPACE ".to_owned()];
+        }
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(facts.members[2].member.id) }]);
+        let text = shown(Output::Table, &[("etcd", facts)]);
+        let named = "\nalarm NOSPACE is armed, raised by etcd-3: the cluster accepts no writes\nWhat to do: A run defragments";
+        assert!(text.contains(named) && !text.contains("memberID"), "{text}");
     }
 
     #[test]

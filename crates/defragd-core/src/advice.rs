@@ -207,7 +207,11 @@ impl Code {
                 Passes,
                 "Fix the cause, which `defragd runs` shows. defragd tries again by itself. An operator's run starts at once: `defragd run --cluster NAME`.",
             ),
-            Self::Paused => (HeldBack, Operator, "`defragd resume --cluster NAME`, or wait until the pause ends."),
+            Self::Paused => (
+                HeldBack,
+                Operator,
+                "`defragd resume --cluster NAME`, or wait until the pause ends: it holds runs under NOSPACE, too.",
+            ),
             Self::OutsideWindow => (
                 HeldBack,
                 Passes,

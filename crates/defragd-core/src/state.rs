@@ -8,7 +8,7 @@ use super::{
     history::{Outcome, RunId},
     hold::{RequestPhase, RequestView},
     policy::Policy,
-    reason::Reason,
+    reason::{Code, Reason},
     story,
 };
 
@@ -179,16 +179,43 @@ pub fn left_alone(facts: &ClusterFacts, policy: &Policy) -> Option<String> {
     ))
 }
 
+/// One sentence about all armed alarms of a kind, without a full stop. `raised_by` has one entry for each, with the
+/// member's name if the alarm names one.
+pub fn armed(kind: AlarmKind, raised_by: impl Iterator<Item = Option<String>>) -> Option<String> {
+    let raised_by: Vec<_> = raised_by.collect();
+    let mut names: Vec<_> = raised_by.iter().flatten().map(String::as_str).collect();
+    names.sort_unstable();
+    let by = if names.is_empty() { String::new() } else { format!(", raised by {}", names.join(", ")) };
+    (!raised_by.is_empty()).then(|| format!("alarm {} is armed{by}: the cluster accepts no writes", kind.as_str()))
+}
+
+/// What an operator does while such an alarm is armed.
+pub fn alarm_advice(kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::NoSpace => {
+            "A run defragments the members and disarms the alarm: `defragd plan`, then `defragd run`. Where little can be freed, delete keys and compact first, or raise `--quota-backend-bytes` on every member."
+        }
+        AlarmKind::Corrupt => Code::CorruptAlarm.advice(),
+    }
+}
+
 fn problems(facts: &StateFacts<'_>) -> Vec<String> {
     let mut problems = Vec::new();
+    let mut causes = Vec::new();
     match facts.observed {
         Some((false, _) | (true, None)) => problems.push("no endpoint returns the member list".to_owned()),
-        Some((true, Some(seen))) => of_members(seen, facts.defragmenting, &mut problems),
+        Some((true, Some(seen))) => {
+            of_members(seen, facts.defragmenting, &mut problems);
+            causes.extend(seen.members.iter().filter_map(|member| member.status.as_ref().err()));
+        }
         None => {}
     }
     problems.extend([facts.breaker, facts.mismatch].into_iter().flatten().map(ToString::to_string));
     if let Some((run, Outcome::Failed { reason } | Outcome::Interrupted { reason })) = facts.last {
-        problems.push(format!("the last run, {run}, failed: {reason}"));
+        let reason = reason.to_string();
+        // A cause that is among them already.
+        let short = causes.iter().find_map(|cause| reason.strip_suffix(&format!(": {cause}")));
+        problems.push(format!("the last run, {run}, failed: {}", short.unwrap_or(&reason)));
     }
     problems
 }
@@ -197,15 +224,15 @@ fn of_members(facts: &ClusterFacts, defragmenting: Option<MemberId>, problems: &
     // A member that is being defragmented does not answer, but the others do.
     let is_busy =
         |member: &MemberFacts| defragmenting == Some(member.member.id) || member.defrag_in_flight() == Some(true);
+    for kind in [AlarmKind::Corrupt, AlarmKind::NoSpace] {
+        let by = facts.alarms.iter().flatten().filter(|alarm| alarm.kind == kind).map(|alarm| alarm.member);
+        let name = |id| facts.member(id).map_or_else(|| id.to_string(), |by: &MemberFacts| by.member.label());
+        problems.extend(armed(kind, by.map(|by| by.map(name))));
+    }
     for member in facts.members.iter().filter(|member| !is_busy(member)) {
         if let Err(unknown) = &member.status {
             problems.push(format!("member {} is down: {unknown}", member.member.label()));
         }
-    }
-    for alarm in facts.alarms.iter().flatten() {
-        let by = alarm.member.map(|id| facts.member(id).map_or_else(|| id.to_string(), |by| by.member.label()));
-        let by = by.map_or(String::new(), |by| format!(", raised by member {by}"));
-        problems.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
     }
     let has_answered = facts.voters().any(|voter| voter.status.is_ok());
     if has_answered && facts.leader().is_none() {
@@ -284,8 +311,16 @@ mod tests {
         assert_eq!(state_of(&facts), ClusterCondition::NeedsAttention);
         let down = state(Some((true, Some(&facts))), None).problems;
         assert_eq!(down, ["member etcd-2 is down: connection refused"]);
-        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(3)) }]);
+        let unreachable = Reason::MemberUnreachable { member: "etcd-2".to_owned(), detail: "connection refused".to_owned() };
+        let failed = Outcome::Failed { reason: unreachable };
+        let last = state(Some((true, Some(&facts))), Some((RunId(3), &failed))).problems.pop();
+        let short = "the last run, 3, failed: member etcd-2 does not answer Status";
+        assert_eq!(last.as_deref(), Some(short), "its cause is above");
+        let alarm = |id| Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(id)) };
+        facts.alarms = Ok(vec![alarm(3), alarm(1)]);
         assert_eq!(state_of(&facts), ClusterCondition::NoSpace);
+        let first = &state(Some((true, Some(&facts))), None).problems[0];
+        assert_eq!(first, "alarm NOSPACE is armed, raised by etcd-1, etcd-3: the cluster accepts no writes");
         assert_eq!(state(Some((false, Some(&facts))), None).condition, ClusterCondition::Unreachable);
         assert_eq!(state(None, None).condition, ClusterCondition::NotObserved);
         let failed = Outcome::Failed { reason: Reason::NoSpaceAgain };

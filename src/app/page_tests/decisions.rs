@@ -35,7 +35,7 @@ async fn until_a_clusters_journal_is_read_the_page_says_so_and_offers_no_action(
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_journal_is_still_being_read_does_not_hide_that_it_cannot_write_or_be_reached() {
-    for (condition, words) in [("no_space", " has no space</b>"), ("unreachable", " is unreachable</b>")] {
+    for (condition, words) in [("no_space", " has no space and accepts no writes</b>"), ("unreachable", " is unreachable</b>")] {
         let site = open();
         let cluster = Arc::clone(&site.app.fleet().all()[0]);
         let etcd = cluster.target.etcd();

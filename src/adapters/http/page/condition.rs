@@ -4,18 +4,18 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use strum::IntoEnumIterator;
 
-use super::{layout::Links, words};
+use super::{layout::Links, live, words};
 use crate::{
     core::{
-        cluster::MemberFacts,
+        cluster::{AlarmKind, MemberFacts},
         history::{Outcome, RunId},
         hold::{HoldView, RequestPhase, RequestView},
         policy::Mode,
         reason::Reason,
-        state::{ClusterActivity, ClusterCondition},
+        state::{ClusterActivity, ClusterCondition, alarm_advice},
         story,
     },
-    ports::overview::{ClusterView, RunActivity},
+    ports::overview::ClusterView,
 };
 
 /// A state in a word. The mark is beside the word, so that colour is not the only difference.
@@ -125,6 +125,7 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
         @if let Some(left_alone) = &view.summary.state.left_alone { p.dim { (words::capital(left_alone)) "." } }
         @if !problems.is_empty() {
             ul.problems.foreign aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
+            @if view.summary.state.condition == ClusterCondition::NoSpace { p.dim { (words::advice(alarm_advice(AlarmKind::NoSpace))) } }
             // One is enough: they rarely differ, and the others follow once it is dealt with.
             @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause)) } }
         }
@@ -133,9 +134,8 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
 
 /// Whether the member is being defragmented, no matter which client started it.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
-    let ours = view.live.as_ref().is_some_and(
-        |live| matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.member_id == member.member.id),
-    );
+    let current = view.live.as_ref().and_then(|live| live.current.as_ref());
+    let ours = current.is_some_and(|current| !current.is_defragmented && current.intent.member_id == member.member.id);
     ours || member.defrag_in_flight() == Some(true)
 }
 
@@ -155,7 +155,7 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
             }
         }
         @match &summary.request {
-            Some(request) => (requested(request, failure(view), now, links)),
+            Some(request) => (requested(request, view, now, links)),
             None if !summary.journal_read => {},
             None => p.foreign {
                 "No alert is requesting a run."
@@ -171,11 +171,13 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
     }
 }
 
-/// The request in the words of the API, the log and the command line, and what an operator can do about its hold.
-/// `failure` is among the problems already.
-fn requested(request: &RequestView, failure: Option<&Reason>, now: Timestamp, links: &Links) -> Markup {
-    let known = failure.map(|reason| format!(": {reason}")).unwrap_or_default();
-    let words = request.words().replacen(&known, "", 1);
+/// The request in the words of the API, the log and the command line, without what is among the problems already, and
+/// what an operator can do about its hold.
+fn requested(request: &RequestView, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
+    let of_members = facts.iter().flat_map(|facts| &facts.members).filter_map(|member| member.status.as_ref().err());
+    let known = failure(view).map(ToString::to_string).into_iter().chain(of_members.map(ToString::to_string));
+    let words = known.fold(request.words(), |words, known| words.replacen(&format!(": {known}"), "", 1));
     html! {
         p.request.foreign {
             (words)
@@ -218,8 +220,12 @@ pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Mark
             " waits for approval" @if more > 0 { ", and " (words::many(more, "more run")) }
         };
     }
-    if let Some((view, member)) = views.iter().find_map(|view| Some((view, view.live.as_ref()?.pending.first()?))) {
-        return html! { b.foreign { (member) } " of " (cluster(view)) " is defragmented next" };
+    let mut pending = views.iter().filter_map(|view| view.live.as_ref().map(|live| (view, live)));
+    if let Some((view, live, member)) = pending.find_map(|(view, live)| Some((view, live, live.pending.first()?))) {
+        return html! {
+            b.foreign { (member) } " of " (cluster(view)) " is defragmented next"
+            @if live::is_waiting(live) { ", once the wait is over" }
+        };
     }
     let held = views.iter().filter_map(|view| {
         let hold = view.summary.request.as_ref()?.hold.as_ref()?;

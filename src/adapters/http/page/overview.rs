@@ -126,7 +126,7 @@ fn verdict(views: &[ClusterView]) -> Markup {
 
 const fn as_verb(condition: ClusterCondition) -> &'static str {
     match condition {
-        ClusterCondition::NoSpace => "has no space",
+        ClusterCondition::NoSpace => "has no space and accepts no writes",
         ClusterCondition::Unreachable => "is unreachable",
         _ => "needs attention",
     }

@@ -24,12 +24,14 @@ pub(super) fn unbroken(text: &str) -> String {
 
 /// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
 pub(super) fn to_do(reason: &Reason) -> Markup {
+    reason.to_do().map_or_else(Markup::default, advice)
+}
+
+pub(super) fn advice(advice: &str) -> Markup {
     html! {
-        @if let Some(advice) = reason.to_do() {
-            " What to do: "
-            @for (index, part) in advice.split('`').enumerate() {
-                @if index % 2 == 1 { code { (part) } } @else { (part) }
-            }
+        " What to do: "
+        @for (index, part) in advice.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
