@@ -385,7 +385,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     ) -> ClusterState {
         let last = requests.ledger.runs.iter().rev().find_map(|run| Some((run.id, run.outcome.as_ref()?)));
         ClusterState::of(&StateFacts {
-            observed: seen.map(|seen| (seen.up, seen.facts.as_deref())),
+            observed: seen.map(|seen| (seen.error.as_ref(), seen.facts.as_deref())),
             policy,
             defragmenting: requests.defragmenting,
             breaker,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     adapters::outgoing::CallError,
     core::{
+        explain::for_cluster,
         history::{Outcome, Record, RunId, RunView},
         reason::Reason,
     },
@@ -102,7 +103,7 @@ pub(super) async fn run(
                 writeln!(out, "{:#}", json!({ "run": view, "waiting_for": answer["waiting_for"] }))?;
             } else {
                 writeln!(out, "Run {run} is requested and has not started: {}.", waiting.message)?;
-                writeln!(out, "What to do: {}", waiting.advice)?;
+                writeln!(out, "What to do: {}", for_cluster(&waiting.advice, name))?;
                 writeln!(out, "It starts by itself when nothing holds it. To withdraw it: {cancel}")?;
             }
             Ok(Exit::Refused)

@@ -26,9 +26,9 @@ use crate::{
     config::LockKind,
     core::{
         cluster::Unknown,
-        explain::Severity,
+        explain::{self, Severity},
         gate::Moment,
-        history::Trigger,
+        history::{RunId, Trigger},
         hold::HoldView,
         ledger::Ledger,
         plan::{Decision, PlanHistory},
@@ -258,7 +258,7 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
         _ => None,
     });
     for (member, reason) in needs_operator {
-        writeln!(out, "What to do about {member}: {}", reason.advice())?;
+        writeln!(out, "What to do about {member}: {}", explain::for_cluster(reason.advice(), &plan.cluster))?;
     }
     for warning in &plan.warnings {
         writeln!(out, "Warning: {warning}")?;
@@ -277,8 +277,9 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
         writeln!(out, "{}", held(plan))?;
     }
     for hold in &plan.holds {
-        writeln!(out, "- {}", hold_line(hold))?;
-        if let Some(advice) = hold.reason.to_do() {
+        let (line, advice) = hold_lines(hold, plan.run, &plan.cluster);
+        writeln!(out, "- {line}")?;
+        if let Some(advice) = advice {
             writeln!(out, "  What to do: {advice}")?;
         }
     }
@@ -309,9 +310,20 @@ fn held(plan: &PlanView) -> &'static str {
     }
 }
 
-fn hold_line(hold: &HoldView) -> String {
+/// The hold, and what to do about it. `run` is the one that waits for it.
+fn hold_lines(hold: &HoldView, run: Option<RunId>, cluster: &str) -> (String, Option<String>) {
     let since = hold.since.map_or(String::new(), |since| format!(" (since {})", story::time(since)));
-    format!("{}{since}", hold.reason)
+    let line = format!("{}{since}", hold.reason);
+    match (&hold.reason, run) {
+        (Reason::AwaitingApproval { .. }, Some(run)) => {
+            let decide = "or decide on the status page.";
+            (line, Some(format!("`defragd approve {run}`, or `defragd reject {run} --reason TEXT`, {decide}")))
+        }
+        (Reason::AwaitingApproval { .. }, None) => {
+            ("once requested, a run waits for an operator's approval".to_owned(), None)
+        }
+        (reason, _) => (line, reason.to_do_for(cluster)),
+    }
 }
 
 /// `order` is how many members come up to this one.
@@ -352,5 +364,22 @@ pub(super) fn role(is_leader: bool, is_learner: bool) -> &'static str {
         (true, _) => "leader",
         (_, true) => "learner",
         _ => "follower",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_names_the_run_that_waits_for_approval_and_asks_for_none_before_there_is_one() {
+        let hold = HoldView::new(Reason::AwaitingApproval { until: jiff::Timestamp::UNIX_EPOCH }, None);
+        let (line, advice) = hold_lines(&hold, Some(RunId(7)), "a");
+        assert_eq!(line, "waiting for approval, until 1970-01-01 00:00 UTC");
+        assert!(
+            advice.is_some_and(|advice| advice.starts_with("`defragd approve 7`, or `defragd reject 7 --reason TEXT`"))
+        );
+        let none = ("once requested, a run waits for an operator's approval".to_owned(), None);
+        assert_eq!(hold_lines(&hold, None, "a"), none);
     }
 }

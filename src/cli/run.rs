@@ -39,6 +39,7 @@ use crate::{
     },
     config::{ClusterSettings, LockSettings, ShardSettings},
     core::{
+        explain::for_cluster,
         history::{Entry, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
         policy::Mode,
         reason::Reason,
@@ -280,7 +281,7 @@ async fn in_this_process(
             let name = &cluster.name;
             let advice = match url {
                 Some(url) => format!("defragd run --server {} --cluster {name}", url.trim_end_matches('/')),
-                None => reason.advice().to_owned(),
+                None => for_cluster(reason.advice(), name),
             };
             return refused(args.output, &sentence(&Outcome::Refused { reason }), &advice).map(Some);
         }
@@ -443,7 +444,7 @@ pub(super) fn write_result(
         )?,
         _ => {}
     }
-    write_advice(&mut out, outcome.reason())?;
+    write_advice(&mut out, outcome.reason(), view.map_or("NAME", |view| &view.request.cluster))?;
     Ok(())
 }
 

@@ -91,7 +91,8 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
                 let at = record.at.strftime("%Y-%m-%d %H:%M:%S%.3f UTC");
                 writeln!(out, "{at}  {}", history::line(&record.entry))?;
             }
-            write_advice(&mut out, view.outcome.as_ref().and_then(Outcome::reason))?;
+            let reason = view.outcome.as_ref().and_then(Outcome::reason);
+            write_advice(&mut out, reason, &view.request.cluster)?;
             if view.outcome.is_none() {
                 writeln!(out, "The run has no outcome yet.")?;
             }

@@ -118,8 +118,7 @@ impl Server {
             shard: Option<Shard>,
         }
         let answer = self.get(&["clusters"]).await?;
-        let Answer { clusters, shard } =
-            serde_json::from_value(answer).map_err(|error| self.not_understood(&error))?;
+        let Answer { clusters, shard } = serde_json::from_value(answer).map_err(|error| self.not_understood(&error))?;
         Ok(Candidate { server: self.clone(), clusters, shard })
     }
 

@@ -16,6 +16,7 @@ use crate::{
     app::observer,
     core::{
         cluster::ClusterFacts,
+        explain::for_cluster,
         page, state,
         status_view::{MemberView, StatusView},
         story,
@@ -132,7 +133,7 @@ fn write_clusters(out: &mut impl Write, output: Output, views: &[StatusView]) ->
     for view in views {
         let of = if several { format!("{}: ", view.cluster) } else { String::new() };
         for (armed, advice) in view.armed() {
-            writeln!(out, "{of}{armed}\nWhat to do: {advice}")?;
+            writeln!(out, "{of}{armed}\nWhat to do: {}", for_cluster(advice, &view.cluster))?;
         }
         write_errors(out, view, &of)?;
         for warning in &view.warnings {
@@ -280,7 +281,8 @@ mod tests {
         }
         facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(facts.members[2].member.id) }]);
         let text = shown(Output::Table, &[("etcd", facts)]);
-        let named = "\nalarm NOSPACE is armed, raised by etcd-3: the cluster accepts no writes\nWhat to do: A run defragments";
+        let named =
+            "\nalarm NOSPACE is armed, raised by etcd-3: the cluster accepts no writes\nWhat to do: A run defragments";
         assert!(text.contains(named) && !text.contains("memberID"), "{text}");
     }
 

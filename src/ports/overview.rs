@@ -64,9 +64,7 @@ impl ClusterView {
 pub struct Observation {
     /// How old it is.
     pub age: Duration,
-    /// Whether an endpoint returned the member list.
-    pub up: bool,
-    /// Why none did.
+    /// Why no endpoint returned the member list, if none did.
     pub error: Option<Unknown>,
     /// What was observed; `None` if there is neither an answer nor an earlier observation.
     pub facts: Option<Arc<ClusterFacts>>,

@@ -40,16 +40,12 @@ impl Code {
             Self::UnknownMember => {
                 (Unsafe, Operator, "Name the member as `defragd status` shows it: by its name or its id.")
             }
-            Self::ClusterUnreachable => (
-                Unsafe,
-                Operator,
-                "Check that etcd runs, then the endpoints, the network and the certificates.",
-            ),
-            Self::MemberUnreachable => (
-                Unsafe,
-                Operator,
-                "Bring the member back: see its log and its host. A run waits a few seconds for it.",
-            ),
+            Self::ClusterUnreachable => {
+                (Unsafe, Operator, "Check that etcd runs, then the endpoints, the network and the certificates.")
+            }
+            Self::MemberUnreachable => {
+                (Unsafe, Operator, "Bring the member back: see its log and its host. A run waits a few seconds for it.")
+            }
             Self::ReadFailed => (
                 Unsafe,
                 Operator,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::{AlarmKind, ClusterFacts, Status},
     gate::GateResult,
-    history::{RunView, Sizes, Trigger},
+    history::{RunId, RunView, Sizes, Trigger},
     hold::{self, HoldView},
     ledger::Ledger,
     plan::{Decision, Plan, PlanHistory, PlannedMember},
@@ -55,6 +55,8 @@ pub struct PlanView {
     #[serde(rename = "age_seconds", with = "wire::seconds")]
     pub age: Duration,
     pub mode: Mode,
+    /// The run that waits for this, if there is one.
+    pub run: Option<RunId>,
     /// Whether it is about a run that an operator requests; otherwise about an automatic one.
     pub as_manual: bool,
     /// First the members to defragment, in order, then those that are left out.
@@ -122,6 +124,7 @@ impl PlanView {
             at,
             age: Duration::try_from(now.duration_since(at)).unwrap_or_default(),
             mode: policy.mode,
+            run: run.map(|run| run.id),
             as_manual,
             totals: totals(&plan, facts, policy),
             leader: of_leader(&plan),

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumIter, IntoStaticStr};
 
 use super::{
-    cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId, Status},
+    cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId, Status, Unknown},
     history::{Outcome, RunId},
     hold::{RequestPhase, RequestView},
     policy::Policy,
     reason::{Code, Reason},
-    story,
+    safety, story,
 };
 
 /// How the cluster is, in the order of urgency. One that cannot be reached is `Unreachable`, whatever its last facts say.
@@ -87,8 +87,8 @@ impl ClusterActivity {
 /// What a state is derived from.
 #[derive(Clone, Copy, Debug)]
 pub struct StateFacts<'a> {
-    /// Whether the last observation reached the member list, and what was observed; `None` before the first one.
-    pub observed: Option<(bool, Option<&'a ClusterFacts>)>,
+    /// Why the last observation did not reach the member list, if so, and what was observed; `None` before the first one.
+    pub observed: Option<(Option<&'a Unknown>, Option<&'a ClusterFacts>)>,
     pub policy: &'a Policy,
     /// The member that this process is defragmenting.
     pub defragmenting: Option<MemberId>,
@@ -119,10 +119,10 @@ impl ClusterState {
         let problems = problems(facts);
         let condition = match facts.observed {
             None if problems.is_empty() => ClusterCondition::NotObserved,
-            Some((false, _) | (true, None)) => ClusterCondition::Unreachable,
-            Some((true, Some(seen))) if has_no_space(seen) => ClusterCondition::NoSpace,
+            Some((Some(_), _) | (None, None)) => ClusterCondition::Unreachable,
+            Some((None, Some(seen))) if has_no_space(seen) => ClusterCondition::NoSpace,
             _ if !problems.is_empty() => ClusterCondition::NeedsAttention,
-            Some((true, Some(seen))) => of_sizes(seen, facts.policy),
+            Some((None, Some(seen))) => of_sizes(seen, facts.policy),
             None => ClusterCondition::NotObserved,
         };
         let phase = facts.request.map(|request| request.phase);
@@ -193,7 +193,7 @@ pub fn armed(kind: AlarmKind, raised_by: impl Iterator<Item = Option<String>>) -
 pub fn alarm_advice(kind: AlarmKind) -> &'static str {
     match kind {
         AlarmKind::NoSpace => {
-            "A run defragments the members and disarms the alarm: `defragd plan`, then `defragd run`. Where little can be freed, delete keys and compact first, or raise `--quota-backend-bytes` on every member."
+            "A run defragments the members and disarms the alarm: `defragd run --cluster NAME`. Where little can be freed, delete keys and compact first, or raise `--quota-backend-bytes` on every member."
         }
         AlarmKind::Corrupt => Code::CorruptAlarm.advice(),
     }
@@ -203,8 +203,16 @@ fn problems(facts: &StateFacts<'_>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut causes = Vec::new();
     match facts.observed {
-        Some((false, _) | (true, None)) => problems.push("no endpoint returns the member list".to_owned()),
-        Some((true, Some(seen))) => {
+        Some((Some(unknown), _)) => {
+            problems.push(if unknown.kind.is_denial() {
+                safety::no_member_list(unknown).to_string()
+            } else {
+                format!("no endpoint returns the member list: {unknown}")
+            });
+            causes.push(unknown);
+        }
+        Some((None, None)) => problems.push("no endpoint returns the member list".to_owned()),
+        Some((None, Some(seen))) => {
             of_members(seen, facts.defragmenting, &mut problems);
             causes.extend(seen.members.iter().filter_map(|member| member.status.as_ref().err()));
         }
@@ -246,15 +254,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        cluster::{Alarm, Unknown, UnknownKind},
+        cluster::{Alarm, UnknownKind},
         fixture,
     };
 
     fn state_of(facts: &ClusterFacts) -> ClusterCondition {
-        state(Some((true, Some(facts))), None).condition
+        state(Some((None, Some(facts))), None).condition
     }
 
-    fn state(observed: Option<(bool, Option<&ClusterFacts>)>, last: Option<(RunId, &Outcome)>) -> ClusterState {
+    fn state(
+        observed: Option<(Option<&Unknown>, Option<&ClusterFacts>)>,
+        last: Option<(RunId, &Outcome)>,
+    ) -> ClusterState {
         let policy = Policy::default();
         ClusterState::of(&StateFacts {
             observed,
@@ -296,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_small_file_that_is_fragmented_is_shown_with_the_reason_why_it_is_left_alone() {
-        let of = |size, in_use| state(Some((true, Some(&sized(size, in_use)))), None).left_alone;
+        let of = |size, in_use| state(Some((None, Some(&sized(size, in_use)))), None).left_alone;
         let expected = "etcd-3 is 98 % fragmented, but a defragmentation would free only 59.0 MiB (it is wanted from 100.0 MiB on: \
              min_reclaimable)";
         assert_eq!(of(60, 1).as_deref(), Some(expected));
@@ -309,19 +320,27 @@ mod tests {
         let mut facts = sized(500, 10);
         facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "connection refused"));
         assert_eq!(state_of(&facts), ClusterCondition::NeedsAttention);
-        let down = state(Some((true, Some(&facts))), None).problems;
+        let down = state(Some((None, Some(&facts))), None).problems;
         assert_eq!(down, ["member etcd-2 is down: connection refused"]);
-        let unreachable = Reason::MemberUnreachable { member: "etcd-2".to_owned(), detail: "connection refused".to_owned() };
+        let unreachable =
+            Reason::MemberUnreachable { member: "etcd-2".to_owned(), detail: "connection refused".to_owned() };
         let failed = Outcome::Failed { reason: unreachable };
-        let last = state(Some((true, Some(&facts))), Some((RunId(3), &failed))).problems.pop();
+        let last = state(Some((None, Some(&facts))), Some((RunId(3), &failed))).problems.pop();
         let short = "the last run, 3, failed: member etcd-2 does not answer Status";
         assert_eq!(last.as_deref(), Some(short), "its cause is above");
         let alarm = |id| Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(id)) };
         facts.alarms = Ok(vec![alarm(3), alarm(1)]);
         assert_eq!(state_of(&facts), ClusterCondition::NoSpace);
-        let first = &state(Some((true, Some(&facts))), None).problems[0];
+        let first = &state(Some((None, Some(&facts))), None).problems[0];
         assert_eq!(first, "alarm NOSPACE is armed, raised by etcd-1, etcd-3: the cluster accepts no writes");
-        assert_eq!(state(Some((false, Some(&facts))), None).condition, ClusterCondition::Unreachable);
+        for (kind, problem) in [
+            (UnknownKind::Unreachable, "no endpoint returns the member list: why"),
+            (UnknownKind::LoginRefused, "etcd rejected the credentials: why"),
+        ] {
+            let unknown = Unknown::new(kind, "why");
+            let away = state(Some((Some(&unknown), Some(&facts))), None);
+            assert_eq!((away.condition, away.problems), (ClusterCondition::Unreachable, vec![problem.to_owned()]));
+        }
         assert_eq!(state(None, None).condition, ClusterCondition::NotObserved);
         let failed = Outcome::Failed { reason: Reason::NoSpaceAgain };
         let state = state(None, Some((RunId(3), &failed)));

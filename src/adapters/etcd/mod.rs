@@ -271,8 +271,7 @@ impl Etcd for EtcdCluster {
             discovered.doubt().await;
         }
         let kind = failures.first().map_or(UnknownKind::Other, |unknown| unknown.kind);
-        let details: Vec<_> = failures.into_iter().map(|unknown| unknown.detail).collect();
-        Err(Unknown::new(kind, details.join("; ")))
+        Err(Unknown::new(kind, error::together(&failures)))
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {

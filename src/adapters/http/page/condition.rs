@@ -7,11 +7,12 @@ use strum::IntoEnumIterator;
 use super::{layout::Links, live, words};
 use crate::{
     core::{
-        cluster::{AlarmKind, MemberFacts},
+        cluster::{AlarmKind, MemberFacts, Unknown},
         history::{Outcome, RunId},
         hold::{HoldView, RequestPhase, RequestView},
         policy::Mode,
         reason::Reason,
+        safety,
         state::{ClusterActivity, ClusterCondition, alarm_advice},
         story,
     },
@@ -117,6 +118,11 @@ fn failure(view: &ClusterView) -> Option<&Reason> {
     }
 }
 
+/// Why the last observation did not reach the member list.
+pub(super) fn unreached(view: &ClusterView) -> Option<&Unknown> {
+    view.observation.as_ref()?.error.as_ref()
+}
+
 /// What needs attention, and what to do about it.
 pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = &view.summary.state.problems;
@@ -125,9 +131,10 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
         @if let Some(left_alone) = &view.summary.state.left_alone { p.dim { (words::capital(left_alone)) "." } }
         @if !problems.is_empty() {
             ul.problems.foreign aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
-            @if view.summary.state.condition == ClusterCondition::NoSpace { p.dim { (words::advice(alarm_advice(AlarmKind::NoSpace))) } }
+            @if let Some(error) = unreached(view) { p.dim { (words::to_do(&safety::no_member_list(error), &view.summary.name)) } }
+            @if view.summary.state.condition == ClusterCondition::NoSpace { p.dim { (words::advice(alarm_advice(AlarmKind::NoSpace), &view.summary.name)) } }
             // One is enough: they rarely differ, and the others follow once it is dealt with.
-            @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause)) } }
+            @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause, &view.summary.name)) } }
         }
     }
 }
@@ -159,7 +166,7 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
             None if !summary.journal_read => {},
             None => p.foreign {
                 "No alert is requesting a run."
-                @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused)) }
+                @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused, &summary.name)) }
             },
         }
         @if let Some(next) = summary.next_scheduled {
@@ -176,7 +183,8 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
 fn requested(request: &RequestView, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
     let of_members = facts.iter().flat_map(|facts| &facts.members).filter_map(|member| member.status.as_ref().err());
-    let known = failure(view).map(ToString::to_string).into_iter().chain(of_members.map(ToString::to_string));
+    let unknown = of_members.chain(unreached(view)).map(ToString::to_string);
+    let known = failure(view).map(ToString::to_string).into_iter().chain(unknown);
     let words = known.fold(request.words(), |words, known| words.replacen(&format!(": {known}"), "", 1));
     html! {
         p.request.foreign {
@@ -186,7 +194,7 @@ fn requested(request: &RequestView, view: &ClusterView, now: Timestamp, links: &
             }
             @match (request.run, &request.hold) {
                 (Some(run), _) if request.awaits_approval() => { " " a href=(links.run(run)) { "Review and approve run " (run) } "." },
-                (_, Some(hold)) if request.phase != RequestPhase::Served => (words::to_do(&hold.reason)),
+                (_, Some(hold)) if request.phase != RequestPhase::Served => (words::to_do(&hold.reason, &view.summary.name)),
                 _ => {},
             }
         }
@@ -237,6 +245,9 @@ pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Mark
             b { "In " (words::span(words::between(now, at))) } ", at " (story::time(at)) ": " (what) (cluster(view))
         },
         None if views.iter().any(|view| !view.summary.journal_read) => html! { "Unknown until the journal is read" },
+        None if views.iter().any(|view| view.summary.request.is_some()) => {
+            html! { b { "Nothing" } " until the next notification of a firing alert" }
+        }
         None => html! { b { "Nothing" } " until an alert requests a run" },
     }
 }

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 pub(super) use crate::core::story::capital;
 use crate::{
-    core::{reason::Reason, story},
+    core::{explain, reason::Reason, story},
     ports::overview::RunActivity,
 };
 
@@ -23,11 +23,12 @@ pub(super) fn unbroken(text: &str) -> String {
 }
 
 /// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
-pub(super) fn to_do(reason: &Reason) -> Markup {
-    reason.to_do().map_or_else(Markup::default, advice)
+pub(super) fn to_do(reason: &Reason, cluster: &str) -> Markup {
+    reason.to_do().map_or_else(Markup::default, |text| advice(text, cluster))
 }
 
-pub(super) fn advice(advice: &str) -> Markup {
+pub(super) fn advice(advice: &str, cluster: &str) -> Markup {
+    let advice = explain::for_cluster(advice, cluster);
     html! {
         " What to do: "
         @for (index, part) in advice.split('`').enumerate() {
