@@ -394,7 +394,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     ) -> ClusterState {
         let last = requests.ledger.runs.iter().rev().find_map(|run| Some((run.id, run.outcome.as_ref()?)));
         ClusterState::of(&StateFacts {
-            observed: seen.map(|seen| (seen.up, seen.facts.as_deref())),
+            observed: seen.map(|seen| (seen.error.as_ref(), seen.facts.as_deref())),
             policy,
             defragmenting: requests.defragmenting,
             breaker,
@@ -422,7 +422,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let idle = state.open().is_none();
         let request = state.request_view(policy, now).filter(|_| !state.unread);
-        let seen = self.observations.seen().filter(|_| !state.unread);
+        let seen = self.observations.seen();
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
             name: self.name().to_owned(),

@@ -2,6 +2,8 @@
 //!
 //! It is only displayed: no decision depends on it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -15,7 +17,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        overview::{Live, RunActivity},
+        overview::{CurrentMember, Live, RunActivity},
         progress::Progress,
     },
 };
@@ -93,6 +95,7 @@ impl<'a> LiveProgress<'a> {
             began_at: now,
             activity: RunActivity::Checking,
             since: now,
+            current: view.and_then(|view| view.open_intent.clone()).map(being_defragmented),
             pending: Vec::new(),
             members: view.map(|view| view.members.clone()).unwrap_or_default(),
             steps: view.map(|view| view.steps.clone()).unwrap_or_default(),
@@ -106,6 +109,10 @@ impl<'a> LiveProgress<'a> {
         self.current_run.change(self.clock.now(), activity, change);
         self.changes.announce();
     }
+}
+
+fn being_defragmented(intent: Intent) -> CurrentMember {
+    CurrentMember { intent, is_defragmented: false }
 }
 
 impl Drop for LiveProgress<'_> {
@@ -127,12 +134,23 @@ impl Progress for LiveProgress<'_> {
 
     fn defragmenting(&self, intent: &Intent) {
         self.change(Some(RunActivity::Defragmenting { intent: intent.clone() }), |live| {
+            live.current = Some(being_defragmented(intent.clone()));
             live.pending.retain(|name| *name != intent.member);
         });
     }
 
     fn defragmented(&self, intent: &Intent) {
-        self.change(Some(RunActivity::Settling { intent: intent.clone() }), |_| {});
+        self.change(Some(RunActivity::Settling { intent: intent.clone() }), |live| {
+            live.current = Some(CurrentMember { intent: intent.clone(), is_defragmented: true });
+        });
+    }
+
+    fn settling(&self, _healthy_for: Duration, _pause: Duration) {
+        // The cluster is healthy again.
+        let after_wait = self.current_run.get().filter(|live| matches!(live.activity, RunActivity::Waiting { .. }));
+        if let Some(CurrentMember { intent, .. }) = after_wait.and_then(|live| live.current) {
+            self.defragmented(&intent);
+        }
     }
 
     fn waiting(&self, reason: &Reason) {
@@ -140,7 +158,10 @@ impl Progress for LiveProgress<'_> {
     }
 
     fn member_ended(&self, result: &MemberResult) {
-        self.change(Some(RunActivity::Checking), |live| live.members.push(result.clone()));
+        self.change(Some(RunActivity::Checking), |live| {
+            live.current = None;
+            live.members.push(result.clone());
+        });
     }
 
     fn gate(&self, result: &GateResult) {

@@ -159,7 +159,7 @@ impl Progress for LogProgress {
     fn finished(&self, outcome: &Outcome, took: Duration) {
         let (cluster, run, seconds) = (&self.cluster, self.run.0, took.as_secs_f64());
         if let Some(reason) = outcome.reason() {
-            warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, advice = reason.to_do(), "run ended");
+            warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, advice = reason.to_do_for(cluster), "run ended");
         } else {
             info!(cluster, run, seconds, outcome = outcome.label(), "run ended");
         }

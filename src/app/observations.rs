@@ -97,7 +97,6 @@ impl ObservationCache {
         let last = self.last.lock();
         last.as_ref().map(|last| Observation {
             age: last.at.elapsed(),
-            up: last.error.is_none(),
             error: last.error.clone(),
             facts: last.facts.clone(),
         })

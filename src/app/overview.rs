@@ -78,8 +78,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         drop(state);
         let sizes = Arc::clone(&self.observations.sizes.lock());
         let (observation, live) = (self.observations.seen(), self.current_run.get());
-        let pause_between_members = self.rules().policy.pause_between_members;
-        ClusterView { summary, observation, live, last, speeds, pause_between_members, sizes }
+        let rules = self.rules();
+        let (pause_between_members, recovery_timeout) =
+            (rules.policy.pause_between_members, rules.policy.recovery_timeout);
+        ClusterView { summary, observation, live, last, speeds, pause_between_members, recovery_timeout, sizes }
     }
 }
 

@@ -58,7 +58,7 @@ async fn a_cluster_that_hangs_holds_no_page_up_and_is_shown_with_its_age() {
     assert!(age(&app, "a").is_some_and(|age| age >= FRESH_FOR * 2));
     tokio::time::sleep(OBSERVE_BUDGET * 2).await;
     let seen = app.view("a").expect("configured").observation.expect("looked at");
-    assert!(!seen.up, "now it is known to be away");
+    assert!(seen.error.is_some(), "now it is known to be away");
 }
 
 #[tokio::test(start_paused = true)]

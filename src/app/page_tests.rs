@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod decisions;
+mod running;
 
 const TOKEN: &str = "0123456789abcdef";
 const ADMIN: &str = "fedcba9876543210";
@@ -351,7 +352,7 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     .await
     .expect("trouble first");
     assert!(page.len() < 150_000, "{} bytes", page.len());
-    assert!(page.contains("1,000 of 1,000 clusters, page 1 of 20"), "{page}");
+    assert!(page.contains("1,000 of 1,000 clusters, page 1 of 20") && page.contains("role=\"search\""), "{page}");
     let found = site.get("/?q=CLUSTER-004&state=fragmented&page=1", "").await.body;
     assert_eq!(found.matches("<article class=\"card\"").count(), 10, "{found}");
 }

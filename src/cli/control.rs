@@ -14,7 +14,7 @@ use super::{Exit, args::Output, plan, server::Server};
 use crate::{
     adapters::{clock::SystemClock, journal::SqliteJournal},
     app::ledger,
-    core::{history::AlertKey, order::Order, plan_view::PlanView, story, time::Time},
+    core::{history::AlertKey, hold::HoldView, order::Order, plan_view::PlanView, reason::Reason, story, time::Time},
     ports::journal::Journal,
 };
 
@@ -103,7 +103,12 @@ fn write_run(out: &mut impl Write, run: &RunToApprove, id: i64) -> std::io::Resu
         writeln!(out, "Due by the schedule since {}", story::time(due))?;
     }
     match (&run.plan, &run.plan_error) {
-        (Some(plan), _) => plan::write_plan(out, Output::Table, plan),
+        (Some(plan), _) => {
+            // The approval itself is the question.
+            let is_other = |hold: &&HoldView| !matches!(hold.reason, Reason::AwaitingApproval { .. });
+            let holds = plan.holds.iter().filter(is_other).cloned().collect();
+            plan::write_plan(out, Output::Table, &PlanView { holds, ..plan.clone() })
+        }
         (None, Some(error)) => writeln!(out, "There is no plan: {error}"),
         (None, None) => Ok(()),
     }
@@ -152,9 +157,9 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
         body["for"] = json!(lasts);
     }
     let answer = args.server.post(["clusters", &args.cluster, "pause"], body).await?;
-    let until = answer["cluster"]["paused"]["until"].as_str();
-    let until = until.map_or_else(|| "until `defragd resume`".to_owned(), |until| format!("until {until}"));
-    writeln!(std::io::stdout(), "Cluster {} is paused {until}: no defragmentation starts.", args.cluster)?;
+    let until = answer["cluster"]["paused"]["until"].as_str().and_then(|until| until.parse().ok());
+    let until = until.map_or_else(|| "`defragd resume`".to_owned(), story::time);
+    writeln!(std::io::stdout(), "Cluster {} is paused until {until}: no defragmentation starts.", args.cluster)?;
     Ok(Exit::Done)
 }
 

@@ -42,8 +42,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// Below a line that shows the reason.
-pub(super) fn write_advice(out: &mut impl Write, reason: Option<&Reason>) -> std::io::Result<()> {
-    match reason.and_then(Reason::to_do) {
+pub(super) fn write_advice(out: &mut impl Write, reason: Option<&Reason>, cluster: &str) -> std::io::Result<()> {
+    match reason.and_then(|reason| reason.to_do_for(cluster)) {
         Some(advice) => writeln!(out, "What to do: {advice}"),
         None => Ok(()),
     }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     adapters::outgoing::CallError,
     core::{
+        explain::for_cluster,
         history::{Outcome, Record, RunId, RunView},
         reason::Reason,
     },
@@ -72,7 +73,7 @@ pub(super) async fn run(
             (url.map_or_else(|| server.clone(), |url| server.at(&url)), RunId(run))
         }
         Err(CallError::Refused { status: 409, detail, reason, .. }) => {
-            let now = server.clusters().await?.into_iter().find(|now| now.name == *name);
+            let now = server.served().await?.clusters.into_iter().find(|now| now.name == *name);
             let open = now.and_then(|now| now.active_run.or(now.queued_run));
             let requested_before = reason.as_deref() == Some(Reason::AlreadyRequested.label()) && members.is_empty();
             let Some(run) = open.filter(|_| requested_before) else {
@@ -100,7 +101,7 @@ pub(super) async fn run(
                 writeln!(out, "{:#}", json!({ "run": view, "waiting_for": answer["waiting_for"] }))?;
             } else {
                 writeln!(out, "Run {run} is requested and has not started: {}.", waiting.message)?;
-                writeln!(out, "What to do: {}", waiting.advice)?;
+                writeln!(out, "What to do: {}", for_cluster(&waiting.advice, name))?;
                 writeln!(out, "It starts by itself when nothing holds it. To withdraw it: {cancel}")?;
             }
             Ok(Exit::Refused)

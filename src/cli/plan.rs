@@ -13,7 +13,7 @@ use super::{
     Exit,
     args::{self, Connection, Output, PolicyArgs, UsageError},
     history,
-    server::{Responsible, ServedCluster, Server},
+    server::{Candidate, Responsible, ServedCluster, Server},
     status::warn_of_pages,
     table,
 };
@@ -26,9 +26,9 @@ use crate::{
     config::LockKind,
     core::{
         cluster::Unknown,
-        explain::Severity,
+        explain::{self, Severity},
         gate::Moment,
-        history::Trigger,
+        history::{RunId, Trigger},
         hold::HoldView,
         ledger::Ledger,
         plan::{Decision, PlanHistory},
@@ -71,8 +71,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let is_typed = args::is_typed(&["--server"]);
     let servers = if is_typed || asks_servers(&args) { args.server.candidates(&data_dir).await? } else { Vec::new() };
     let acts = |clusters: &[ServedCluster]| clusters.iter().any(|cluster| cluster.acts);
-    let chosen = servers.iter().find(|(_, clusters)| is_typed || acts(clusters));
-    if let Some((server, clusters)) = chosen.filter(|_| is_typed || !args.connection.is_given()) {
+    let chosen = servers.iter().find(|one| is_typed || acts(&one.clusters));
+    if let Some(Candidate { server, clusters, .. }) = chosen.filter(|_| is_typed || !args.connection.is_given()) {
         return of_server(&args, server, clusters).await;
     }
     let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;
@@ -249,12 +249,16 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
     });
     let headings = ["ORDER>", "MEMBER", "+ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "?EXPECTED>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(output, &headings, rows.collect()))?;
+    // Its advice follows below.
+    let is_hold = |reason: &Reason| plan.holds.iter().any(|hold| hold.reason == *reason);
     let needs_operator = plan.steps.iter().filter_map(|step| match &step.planned.decision {
-        Decision::Skip { reason } if reason.severity() == Severity::Operator => Some((&step.planned.member, reason)),
+        Decision::Skip { reason } if reason.severity() == Severity::Operator && !is_hold(reason) => {
+            Some((&step.planned.member, reason))
+        }
         _ => None,
     });
     for (member, reason) in needs_operator {
-        writeln!(out, "What to do about {member}: {}", reason.advice())?;
+        writeln!(out, "What to do about {member}: {}", explain::for_cluster(reason.advice(), &plan.cluster))?;
     }
     for warning in &plan.warnings {
         writeln!(out, "Warning: {warning}")?;
@@ -273,8 +277,9 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
         writeln!(out, "{}", held(plan))?;
     }
     for hold in &plan.holds {
-        writeln!(out, "- {}", hold_line(hold))?;
-        if let Some(advice) = hold.reason.to_do() {
+        let (line, advice) = hold_lines(hold, plan.run, &plan.cluster);
+        writeln!(out, "- {line}")?;
+        if let Some(advice) = advice {
             writeln!(out, "  What to do: {advice}")?;
         }
     }
@@ -305,9 +310,20 @@ fn held(plan: &PlanView) -> &'static str {
     }
 }
 
-fn hold_line(hold: &HoldView) -> String {
+/// The hold, and what to do about it. `run` is the one that waits for it.
+fn hold_lines(hold: &HoldView, run: Option<RunId>, cluster: &str) -> (String, Option<String>) {
     let since = hold.since.map_or(String::new(), |since| format!(" (since {})", story::time(since)));
-    format!("{}{since}", hold.reason)
+    let line = format!("{}{since}", hold.reason);
+    match (&hold.reason, run) {
+        (Reason::AwaitingApproval { .. }, Some(run)) => {
+            let decide = "or decide on the status page.";
+            (line, Some(format!("`defragd approve {run}`, or `defragd reject {run} --reason TEXT`, {decide}")))
+        }
+        (Reason::AwaitingApproval { .. }, None) => {
+            ("once requested, a run waits for an operator's approval".to_owned(), None)
+        }
+        (reason, _) => (line, reason.to_do_for(cluster)),
+    }
 }
 
 /// `order` is how many members come up to this one.
@@ -348,5 +364,22 @@ pub(super) fn role(is_leader: bool, is_learner: bool) -> &'static str {
         (true, _) => "leader",
         (_, true) => "learner",
         _ => "follower",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_names_the_run_that_waits_for_approval_and_asks_for_none_before_there_is_one() {
+        let hold = HoldView::new(Reason::AwaitingApproval { until: jiff::Timestamp::UNIX_EPOCH }, None);
+        let (line, advice) = hold_lines(&hold, Some(RunId(7)), "a");
+        assert_eq!(line, "waiting for approval, until 1970-01-01 00:00 UTC");
+        assert!(
+            advice.is_some_and(|advice| advice.starts_with("`defragd approve 7`, or `defragd reject 7 --reason TEXT`"))
+        );
+        let none = ("once requested, a run waits for an operator's approval".to_owned(), None);
+        assert_eq!(hold_lines(&hold, None, "a"), none);
     }
 }

@@ -197,7 +197,7 @@ pub(super) fn write_result(
         )?,
         _ => {}
     }
-    write_advice(&mut out, outcome.reason())?;
+    write_advice(&mut out, outcome.reason(), view.map_or("NAME", |view| &view.request.cluster))?;
     Ok(())
 }
 

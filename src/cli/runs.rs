@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     adapters::journal::SqliteJournal,
-    core::history::{Outcome, RunId, RunView},
+    core::{
+        history::{Outcome, RunId, RunView},
+        story,
+    },
     ports::journal::Journal,
 };
 
@@ -85,9 +88,11 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
                 writeln!(out, "{}", history::alert(alert))?;
             }
             for record in &records {
-                writeln!(out, "{:.3}  {}", record.at, history::line(&record.entry))?;
+                let at = record.at.strftime("%Y-%m-%d %H:%M:%S%.3f UTC");
+                writeln!(out, "{at}  {}", history::line(&record.entry))?;
             }
-            write_advice(&mut out, view.outcome.as_ref().and_then(Outcome::reason))?;
+            let reason = view.outcome.as_ref().and_then(Outcome::reason);
+            write_advice(&mut out, reason, &view.request.cluster)?;
             if view.outcome.is_none() {
                 writeln!(out, "The run has no outcome yet.")?;
             }
@@ -108,7 +113,7 @@ fn row(run: &RunView, held: bool) -> Vec<String> {
         run.id.to_string(),
         run.request.cluster.clone(),
         run.request.trigger.label().to_owned(),
-        format!("{:.0}", run.accepted_at),
+        story::exact_time(run.accepted_at),
         outcome.to_owned(),
         run.members.len().to_string(),
         table::size(run.reclaimed()),

@@ -66,6 +66,15 @@ pub(super) struct LockHolder {
     pub(super) url: Option<String>,
 }
 
+/// A server that answered, with all its clusters.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) server: Server,
+    pub(super) clusters: Vec<ServedCluster>,
+    /// Which part of the clusters it has, if they are divided.
+    pub(super) shard: Option<Shard>,
+}
+
 /// The server that is responsible for a cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Responsible {
@@ -101,14 +110,16 @@ impl Server {
         self.client()?.get(path).await
     }
 
-    pub(super) async fn clusters(&self) -> Result<Vec<ServedCluster>, CallError> {
+    /// The server with its clusters, if it answers.
+    pub(super) async fn served(&self) -> Result<Candidate, CallError> {
         #[derive(Deserialize)]
         struct Answer {
             clusters: Vec<ServedCluster>,
+            shard: Option<Shard>,
         }
         let answer = self.get(&["clusters"]).await?;
-        let answer = serde_json::from_value::<Answer>(answer).map_err(|error| self.not_understood(&error))?;
-        Ok(answer.clusters)
+        let Answer { clusters, shard } = serde_json::from_value(answer).map_err(|error| self.not_understood(&error))?;
+        Ok(Candidate { server: self.clone(), clusters, shard })
     }
 
     pub(super) async fn status(&self, cluster: &str) -> Result<StatusView, CallError> {
@@ -141,7 +152,7 @@ impl Server {
     /// The same, of servers that were asked already.
     pub(super) async fn responsible_among(
         &self,
-        candidates: &[(Self, Vec<ServedCluster>)],
+        candidates: &[Candidate],
         own: Option<&ClusterSettings>,
         name: Option<&str>,
     ) -> anyhow::Result<Option<Responsible>> {
@@ -151,31 +162,24 @@ impl Server {
             Some(own) if !candidates.is_empty() => id_of(own).await,
             _ => None,
         };
-        for (server, clusters) in candidates {
+        for Candidate { server, clusters, .. } in candidates {
             if let Some(found) = find(clusters, own.map(|own| (own, id)), name)? {
                 return Ok(Some(Responsible { server: server.clone(), cluster: found.clone() }));
             }
         }
-        for (server, _) in candidates {
-            if let Some(elsewhere) = server.elsewhere(name).await {
+        for candidate in candidates {
+            if let Some(elsewhere) = candidate.server.elsewhere(name).await {
                 return Err(UsageError(format!("{elsewhere}: pass --server with the URL of that shard")).into());
             }
         }
         // A server that was chosen, and no other place where the cluster could be.
         if let (None, Some(url)) = (own, &self.server_url) {
             let name = name.map_or_else(|| "a cluster".to_owned(), |name| format!("cluster {name:?}"));
-            let serves = candidates.iter().flat_map(|(_, clusters)| names(clusters)).collect::<Vec<_>>().join(", ");
+            let serves = candidates.iter().flat_map(|one| names(&one.clusters)).collect::<Vec<_>>().join(", ");
             let serves = if serves.is_empty() { "it acts on none".to_owned() } else { format!("it serves: {serves}") };
             return Err(UsageError(format!("the server at {url} starts no runs of {name}; {serves}")).into());
         }
         Ok(None)
-    }
-
-    /// Which part of the clusters it has, if they are divided.
-    pub(super) async fn shard(&self) -> Option<Shard> {
-        let shard = self.get(&["clusters"]).await.ok()?["shard"].take();
-        let number = |key: &str| shard[key].as_u64().and_then(|number| u32::try_from(number).ok());
-        Some(Shard { ordinal: number("ordinal")?, total: number("total")? })
     }
 
     /// The server's own words if the cluster belongs to another shard than the server.
@@ -197,19 +201,19 @@ impl Server {
         }
     }
 
-    /// The servers that answer, with their clusters.
-    pub(super) async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<(Self, Vec<ServedCluster>)>> {
+    /// The servers that answer.
+    pub(super) async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<Candidate>> {
         if self.server_url.is_some() {
-            return Ok(vec![(self.clone(), self.clusters().await?)]);
+            return Ok(vec![self.served().await?]);
         }
         let mut found = Vec::new();
         let holder = SqliteJournal::url_of_holder(data_dir).map(|url| url.trim_end_matches('/').to_owned());
         let default = Some(DEFAULT_URL.to_owned()).filter(|default| holder.as_ref() != Some(default));
         for url in holder.into_iter().chain(default) {
             let there = self.at(&url);
-            let Ok(clusters) = timeout(PATIENCE, there.clusters()).await else { continue };
-            match clusters {
-                Ok(clusters) => found.push((there, clusters)),
+            let Ok(served) = timeout(PATIENCE, there.served()).await else { continue };
+            match served {
+                Ok(candidate) => found.push(candidate),
                 // Another program, or none.
                 Err(
                     CallError::Unreachable { .. }

@@ -25,6 +25,7 @@ use crate::{
     },
     config::{ClusterSettings, LockSettings, ShardSettings},
     core::{
+        explain::for_cluster,
         history::{Entry, Outcome, Request, Trigger},
         policy::Mode,
         reason::Reason,
@@ -129,7 +130,7 @@ async fn in_this_process(
             let name = &cluster.name;
             let advice = match url {
                 Some(url) => format!("defragd run --server {} --cluster {name}", url.trim_end_matches('/')),
-                None => reason.advice().to_owned(),
+                None => for_cluster(reason.advice(), name),
             };
             return refused(output, &sentence(&Outcome::Refused { reason }), &advice).map(Some);
         }

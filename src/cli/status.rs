@@ -9,13 +9,14 @@ use super::{
     Exit,
     args::{self, Connection, Output, UsageError},
     plan::{past, role},
-    server::{ServedCluster, Server},
+    server::{Candidate, Server},
     table,
 };
 use crate::{
     app::observer,
     core::{
         cluster::ClusterFacts,
+        explain::for_cluster,
         page, state,
         status_view::{MemberView, StatusView},
         story,
@@ -51,8 +52,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if is_typed || (!args.standalone && !args.connection.is_given()) {
         match args.server.candidates(&data_dir).await {
             Ok(found) => {
-                if let Some((server, clusters)) = found.first() {
-                    return of_server(args.output, server, clusters).await;
+                if let Some(candidate) = found.first() {
+                    return of_server(args.output, candidate).await;
                 }
             }
             Err(error) if is_typed => return Err(error),
@@ -77,7 +78,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// The members of all clusters of a server, as it measured them.
-async fn of_server(output: Output, server: &Server, clusters: &[ServedCluster]) -> anyhow::Result<Exit> {
+async fn of_server(output: Output, Candidate { server, clusters, shard }: &Candidate) -> anyhow::Result<Exit> {
     let mut views = Vec::new();
     let mut exit = Exit::Done;
     for (cluster, answer) in clusters.iter().zip(join_all(clusters.iter().map(|one| server.status(&one.name))).await) {
@@ -91,7 +92,7 @@ async fn of_server(output: Output, server: &Server, clusters: &[ServedCluster]) 
         }
     }
     if output != Output::Json {
-        let shard = server.shard().await.map_or(String::new(), |here| format!(", {here},"));
+        let shard = shard.map_or(String::new(), |here| format!(", {here},"));
         writeln!(std::io::stdout(), "As the server at {}{shard} sees it:", server.url())?;
     }
     Ok(exit.worse(write(output, &views)?))
@@ -131,6 +132,9 @@ fn write_clusters(out: &mut impl Write, output: Output, views: &[StatusView]) ->
     }
     for view in views {
         let of = if several { format!("{}: ", view.cluster) } else { String::new() };
+        for (armed, advice) in view.armed() {
+            writeln!(out, "{of}{armed}\nWhat to do: {}", for_cluster(advice, &view.cluster))?;
+        }
         write_errors(out, view, &of)?;
         for warning in &view.warnings {
             writeln!(out, "Warning: {of}{warning}")?;
@@ -208,11 +212,13 @@ fn row(member: &MemberView) -> [String; HEADINGS.len()] {
     ]
 }
 
-/// The errors that the member itself reports, and snapshots that block its defragmentation.
+/// The errors that the member itself reports, without alarms, which are the cluster's, and snapshots that block its
+/// defragmentation.
 fn errors(member: &MemberView) -> String {
     let open = member.open_snapshots.filter(|open| *open > 0);
     let open = open.map(|open| format!("sending {}", story::snapshots(open)));
-    let reported = member.errors.iter().flatten().map(|error| error.trim().to_owned());
+    let reported = member.errors.iter().flatten().filter(|error| !error.contains(" alarm:"));
+    let reported = reported.map(|error| error.trim().to_owned());
     reported.chain(open).collect::<Vec<_>>().join(", ")
 }
 
@@ -220,7 +226,7 @@ fn errors(member: &MemberView) -> String {
 mod tests {
     use super::*;
     use crate::core::{
-        cluster::{Unknown, UnknownKind},
+        cluster::{Alarm, AlarmKind, Unknown, UnknownKind},
         estimate::Speeds,
         fixture,
     };
@@ -265,6 +271,19 @@ mod tests {
             }
             assert!(wide.contains("RAFT APPLIED INDEX") && wide.contains("VERSION"), "{wide}");
         }
+    }
+
+    #[test]
+    fn an_armed_alarm_is_named_once_with_the_members_and_what_to_do() {
+        let mut facts = fixture::cluster(3);
+        for index in 0..3 {
+            fixture::status_mut(&mut facts, index).errors = vec!["memberID:3 alarm:NOSPACE ".to_owned()];
+        }
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(facts.members[2].member.id) }]);
+        let text = shown(Output::Table, &[("etcd", facts)]);
+        let named =
+            "\nalarm NOSPACE is armed, raised by etcd-3: the cluster accepts no writes\nWhat to do: A run defragments";
+        assert!(text.contains(named) && !text.contains("memberID"), "{text}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct ClusterView {
     pub speeds: Option<Speeds>,
     /// How long the cluster must be healthy after each member.
     pub pause_between_members: Duration,
+    /// How long it may take to become healthy again after each member.
+    pub recovery_timeout: Duration,
     /// How large they were over the last days.
     pub sizes: Arc<SizeHistory>,
 }
@@ -60,9 +62,7 @@ impl ClusterView {
 #[derive(Clone, Debug)]
 pub struct Observation {
     pub age: Duration,
-    /// Whether an endpoint returned the member list.
-    pub up: bool,
-    /// Why none did.
+    /// Why no endpoint returned the member list, if none did.
     pub error: Option<Unknown>,
     /// What was observed; `None` if there is neither an answer nor an earlier observation.
     pub facts: Option<Arc<ClusterFacts>>,
@@ -86,6 +86,8 @@ pub struct Live {
     pub began_at: Timestamp,
     pub activity: RunActivity,
     pub since: Timestamp,
+    /// The member whose attempt has not ended, whatever the run waits for.
+    pub current: Option<CurrentMember>,
     /// The members that are still pending, by the first plan.
     pub pending: Vec<String>,
     /// The members that are done, in order.
@@ -94,6 +96,14 @@ pub struct Live {
     pub steps: Vec<RunStep>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
+}
+
+/// A member from the beginning to the end of its attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct CurrentMember {
+    pub intent: Intent,
+    /// etcd has answered Defragment; the cluster must be healthy for a while.
+    pub is_defragmented: bool,
 }
 
 /// What a run did at one time, in a sentence.

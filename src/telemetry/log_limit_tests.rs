@@ -110,12 +110,12 @@ fn fields_are_cut_and_cannot_forge_a_line_in_either_format() {
         let text = log(format, || {
             event!(target: "h2", Level::WARN, a = long, b = ?long, c = %long, "{long}");
             event!(target: "defragd::app", Level::INFO, problems = long, "ours");
-            event!(target: "h2", Level::WARN, d = "x\n\"level\":\"error\" level=error\u{1b}[2J", "odd");
+            event!(target: "h2", Level::WARN, d = "x\n\"level\":\"error\" level=error\u{1b}[2J it's", "odd");
         });
         let lines: Vec<_> = text.lines().collect();
         let [first, ours, odd] = lines.as_slice() else { panic!("{text}") };
         assert_eq!(first.chars().filter(|c| *c == 'é').count(), 4 * (MAX_FIELD_CHARS - 1) - 1, "{first}");
         assert_eq!(ours.chars().filter(|c| *c == 'é').count(), MAX_OWN_FIELD_CHARS - 1, "{ours}");
-        assert!(odd.contains("x\\n\\\"level\\\":") && !odd.contains('\u{1b}'), "{odd}");
+        assert!(odd.contains("x\\n\\\"level\\\":") && !odd.contains('\u{1b}') && odd.contains(" it's\""), "{odd}");
     }
 }

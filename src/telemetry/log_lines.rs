@@ -68,7 +68,8 @@ impl Line<'_> {
                         Value::String(text)
                             if text.chars().any(|c| c <= ' ' || c.is_control() || "=\"".contains(c)) =>
                         {
-                            write!(self.writer, "{gap}{key}=\"{}\"", text.escape_debug())
+                            let text = text.escape_debug().to_string().replace("\\'", "'");
+                            write!(self.writer, "{gap}{key}=\"{text}\"")
                         }
                         Value::String(text) => write!(self.writer, "{gap}{key}={text}"),
                         value => write!(self.writer, "{gap}{key}={value}"),

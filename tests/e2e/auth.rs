@@ -108,6 +108,10 @@ async fn a_denial_is_in_the_metrics_and_once_in_the_log_and_over_when_the_passwo
     }
     let log = defragd.log().unwrap();
     assert_eq!(log.matches("the password is wrong, or there is no such user").count(), 1, "{log}");
+    let page = defragd.get("/").await.unwrap().body;
+    assert!(page.contains("demo</span> rejects the credentials"), "{page}");
+    assert_eq!(page.matches("the password is wrong, or there is no such user").count(), 1, "{page}");
+    assert!(page.contains("What to do: Check the user and the password file"), "{page}");
     // The user's, not the file's, changes: nothing has to be read again, and the next login is a minute later.
     rig.cluster.client(0).await.unwrap().user_change_password("root", "s3cret-of-plain").await.unwrap();
     until("the login to succeed", 3 * MINUTE, || async {

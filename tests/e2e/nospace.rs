@@ -14,7 +14,22 @@ on_each_version! { a_cluster_of _ without_space_takes_writes_again => recovers }
 
 async fn recovers(version: EtcdVersion) {
     let rig = without_space(version).await;
+    let status = rig.command("status", &[]).await;
+    let text = String::from_utf8(status.stdout).unwrap();
+    let named = text.lines().find(|line| line.starts_with("alarm NOSPACE is armed, raised by ")).expect(&text);
+    assert!(named.ends_with(": the cluster accepts no writes") && !text.contains("memberID"), "{text}");
+    assert!(text.contains("What to do: A run defragments the members and disarms the alarm"), "{text}");
     let defragd = rig.serve(&["--mode=enforce"]).await;
+    until("the page to say so", MINUTE, || async {
+        let page = defragd.get("/").await?.body;
+        anyhow::ensure!(
+            page.contains("demo</span> has no space and accepts no writes") && page.contains(named),
+            "{page}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "succeeded", "{run}");

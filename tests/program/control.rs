@@ -1,7 +1,14 @@
 //! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and its query to Alertmanager at
 //! start. There is no etcd: every run is refused, and tried again.
 
-use std::{path::Path, process::Output};
+use std::{
+    path::Path,
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::ensure;
 use axum::{Router, routing::get};
@@ -75,6 +82,7 @@ async fn orders_reach_the_server_and_outlive_it() {
     let paused = act(&defragd, &token, &["pause", "--cluster=demo", "--reason=upgrade of the rack", "--for=2h"]).await;
     let said = String::from_utf8(paused.stdout).unwrap();
     assert!(said.contains("Cluster demo is paused until 20"), "{said}{}", String::from_utf8_lossy(&paused.stderr));
+    assert!(said.contains(" UTC: no defragmentation starts."), "{said}");
     let nobody = act(&defragd, &token, &["pause", "--cluster=other", "--reason=x"]).await;
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("there is no cluster \"other\""));
     defragd.kill().await.unwrap();
@@ -103,4 +111,22 @@ async fn orders_reach_the_server_and_outlive_it() {
     let log = defragd.log().unwrap();
     assert!(log.contains("read the firing alerts from Alertmanager"), "{log}");
     assert!(!log.contains("test-token"), "the token is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_asks_a_server_for_its_clusters_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("--server=http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let clusters = move || async move {
+        count.fetch_add(1, Ordering::Relaxed);
+        axum::Json(json!({"clusters": [], "shard": {"ordinal": 1, "total": 2}}))
+    };
+    let router = Router::new().route("/api/v1/clusters", get(clusters));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let status = tokio::process::Command::new(binary()).args(["status", &server]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&status.stdout) + String::from_utf8_lossy(&status.stderr);
+    assert!(said.contains(", shard 1 (--total-shards=2), sees it"), "{said}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

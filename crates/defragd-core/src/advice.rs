@@ -40,16 +40,12 @@ impl Code {
             Self::UnknownMember => {
                 (Unsafe, Operator, "Name the member as `defragd status` shows it: by its name or its id.")
             }
-            Self::ClusterUnreachable => (
-                Unsafe,
-                Operator,
-                "Check the endpoints, the network and the certificates: `defragd status` shows what each member answers.",
-            ),
-            Self::MemberUnreachable => (
-                Unsafe,
-                Operator,
-                "Bring the member back: see `defragd status`, the member's log and its host. A run waits a few seconds for it.",
-            ),
+            Self::ClusterUnreachable => {
+                (Unsafe, Operator, "Check that etcd runs, then the endpoints, the network and the certificates.")
+            }
+            Self::MemberUnreachable => {
+                (Unsafe, Operator, "Bring the member back: see its log and its host. A run waits a few seconds for it.")
+            }
             Self::ReadFailed => (
                 Unsafe,
                 Operator,
@@ -207,7 +203,11 @@ impl Code {
                 Passes,
                 "Fix the cause, which `defragd runs` shows. defragd tries again by itself. An operator's run starts at once: `defragd run --cluster NAME`.",
             ),
-            Self::Paused => (HeldBack, Operator, "`defragd resume --cluster NAME`, or wait until the pause ends."),
+            Self::Paused => (
+                HeldBack,
+                Operator,
+                "`defragd resume --cluster NAME`, or wait until the pause ends: it holds runs under NOSPACE, too.",
+            ),
             Self::OutsideWindow => (
                 HeldBack,
                 Passes,

@@ -89,6 +89,11 @@ impl Reason {
         (self.severity() != Severity::Nothing).then(|| self.advice())
     }
 
+    /// The same, with the cluster's name in its commands.
+    pub fn to_do_for(&self, cluster: &str) -> Option<String> {
+        self.to_do().map(|advice| for_cluster(advice, cluster))
+    }
+
     /// The text and what to do, in one line.
     pub fn with_advice(&self) -> String {
         self.to_do().map_or_else(|| self.to_string(), |advice| format!("{self}. What to do: {advice}"))
@@ -142,6 +147,13 @@ impl<'a> From<&'a Reason> for Explained<'a> {
     fn from(reason: &'a Reason) -> Self {
         Self { message: reason.to_string(), advice: reason.advice(), reason }
     }
+}
+
+/// The advice with the cluster's name in its commands, as a shell takes it.
+pub fn for_cluster(advice: &str, cluster: &str) -> String {
+    let is_plain = cluster.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:@".contains(c));
+    let word = if is_plain { cluster.to_owned() } else { format!("'{}'", cluster.replace('\'', "'\\''")) };
+    advice.replace("--cluster NAME", &format!("--cluster {word}"))
 }
 
 /// For `serialize_with`.

@@ -30,3 +30,20 @@ fn the_code_is_the_same_in_metrics_and_json() {
         assert!(error.is_none_or(|error| error.to_string().starts_with("missing field")), "{code:?}");
     }
 }
+
+#[test]
+fn a_time_that_is_no_whole_number_of_hours_is_not_rounded() {
+    for (minutes, text) in [(30, "30m"), (90, "1h 30m"), (1_440, "24h")] {
+        let reason = Reason::ApprovalExpired { waited: Duration::from_mins(minutes) };
+        assert_eq!(reason.to_string(), format!("no operator approved the run within {text} (approval_timeout)"));
+    }
+}
+
+#[test]
+fn an_advice_can_be_copied_into_a_shell() {
+    let pause = Reason::Paused { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
+    for (cluster, word) in [("prod-a", "prod-a"), ("a b's; rm", "'a b'\\''s; rm'")] {
+        let advice = pause.to_do_for(cluster).expect("there is something to do");
+        assert!(advice.starts_with(&format!("`defragd resume --cluster {word}`, or")), "{advice}");
+    }
+}

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::ClusterFacts,
+    cluster::{AlarmKind, ClusterFacts, Status},
     gate::GateResult,
-    history::{RunView, Sizes, Trigger},
+    history::{RunId, RunView, Sizes, Trigger},
     hold::{self, HoldView},
     ledger::Ledger,
     plan::{Decision, Plan, PlanHistory, PlannedMember},
-    policy::{Mode, Policy},
+    policy::{Mode, Policy, QUOTA_MARGIN},
     reason::Reason,
     story, version, wire,
 };
@@ -55,6 +55,8 @@ pub struct PlanView {
     #[serde(rename = "age_seconds", with = "wire::number")]
     pub age: Duration,
     pub mode: Mode,
+    /// The run that waits for this, if there is one.
+    pub run: Option<RunId>,
     /// Whether it is about a run that an operator requests; otherwise about an automatic one.
     pub as_manual: bool,
     /// First the members to defragment, in order, then those that are left out.
@@ -115,12 +117,14 @@ impl PlanView {
         let found = others.into_iter().chain(plan.blocked.clone()).chain(snapshots);
         let found = found.chain(gates.iter().filter_map(GateResult::against));
         holds.extend(found.map(|reason| HoldView::new(reason, None)));
-        let warnings = plan.warnings.iter().map(ToString::to_string).chain(version::of_cluster(facts)).collect();
+        let warnings = stays_armed(facts).into_iter().chain(plan.warnings.iter().map(ToString::to_string));
+        let warnings = warnings.chain(version::of_cluster(facts)).collect();
         Self {
             cluster: cluster.to_owned(),
             at,
             age: Duration::try_from(now.duration_since(at)).unwrap_or_default(),
             mode: policy.mode,
+            run: run.map(|run| run.id),
             as_manual,
             totals: totals(&plan, facts, policy),
             leader: of_leader(&plan),
@@ -159,11 +163,27 @@ fn totals(plan: &Plan, facts: &ClusterFacts, policy: &Policy) -> PlanTotals {
         let status = facts.member(step.member_id).and_then(|member| member.status.as_ref().ok());
         let expected = step.expected.map_or(Duration::ZERO, |estimate| estimate.expected);
         totals.members += 1;
-        totals.reclaimable += status.map_or(ByteSize(0), super::cluster::Status::reclaimable);
+        totals.reclaimable += status.map_or(ByteSize(0), Status::reclaimable);
         totals.unavailable = totals.unavailable.saturating_add(expected);
         totals.run = totals.run.saturating_add(expected).saturating_add(policy.pause_between_members);
     }
     totals
+}
+
+/// Why the alarm NOSPACE is probably not disarmed after a run.
+fn stays_armed(facts: &ClusterFacts) -> Option<String> {
+    let mut fullest = facts.members.iter().filter(|_| facts.has_alarm(AlarmKind::NoSpace)).filter_map(|member| {
+        let status = member.status.as_ref().ok()?;
+        let usage = Status { db_size: status.db_size_in_use, ..status.clone() }.quota_usage_ratio()?;
+        (usage >= QUOTA_MARGIN).then(|| (member.member.label(), usage))
+    });
+    let (member, usage) = fullest.next()?;
+    Some(format!(
+        "NOSPACE will probably stay armed: {member} has {:.0} % of its quota in use, and its file must be below {:.0} % \
+         after the run; delete keys and compact first, or raise `--quota-backend-bytes` on every member",
+        usage * 100.0,
+        QUOTA_MARGIN * 100.0
+    ))
 }
 
 fn of_leader(plan: &Plan) -> String {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    cluster::Gauges,
+    cluster::{Alarm, Gauges},
     fixture,
     gate::{GateKind, Moment, OnFailure},
     history::{Request, RunId},
@@ -89,4 +89,23 @@ fn totals_the_leader_and_the_versions_are_named() {
     let transfers = Policy { leader: crate::policy::LeaderPolicy::LastAfterTransfer, ..policy };
     let view = PlanView::new(inputs(&facts, &transfers, &Ledger::default()));
     assert!(view.leader.contains("transfers leadership to another member"), "{}", view.leader);
+}
+
+#[test]
+fn a_plan_says_beforehand_that_nospace_will_stay_armed() {
+    let warned = |in_use: u64, alarm: bool| {
+        let mut facts = fixture::cluster(3);
+        for index in 0..3 {
+            let status = fixture::status_mut(&mut facts, index);
+            status.quota = Some(ByteSize::mib(32));
+            (status.db_size, status.db_size_in_use) = (ByteSize::mib(33), ByteSize::mib(in_use));
+        }
+        facts.alarms = Ok(Vec::from_iter(alarm.then_some(Alarm { kind: AlarmKind::NoSpace, member: None })));
+        let (policy, ledger) = (Policy::default(), Ledger::default());
+        let warnings = PlanView::new(inputs(&facts, &policy, &ledger)).warnings;
+        warnings.into_iter().find(|warning| warning.contains("stay armed"))
+    };
+    let warning = warned(30, true).expect("30 of 32 MiB cannot be freed");
+    assert!(warning.contains("etcd-1 has 94 % of its quota in use, and its file must be below 90 %"), "{warning}");
+    assert_eq!((warned(4, true), warned(30, false)), (None, None));
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumDiscriminants, EnumIter, EnumMessage, EnumString, IntoStaticStr};
 use thiserror::Error;
 
-use super::{gate::Moment, request::RunId, wire, words};
+use super::{gate::Moment, request::RunId, time::Time, wire, words};
 
 /// Why a cluster or a member is not defragmented now, or why a run stopped.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize, EnumDiscriminants)]
@@ -346,7 +346,7 @@ pub enum Reason {
     #[error("the maintenance window closed at {}", words::time(*closed))]
     WindowClosed { closed: Timestamp },
     /// No operator approved the run within `approval_timeout`.
-    #[error("no operator approved the run within {:.0} h (approval_timeout)", waited.as_secs_f64() / 3600.0)]
+    #[error("no operator approved the run within {} (approval_timeout)", Time::from(*waited))]
     ApprovalExpired {
         #[serde(rename = "waited_seconds", with = "wire::number")]
         waited: Duration,

@@ -6,9 +6,10 @@
 use std::{fmt, hash::Hasher};
 
 use fnv::FnvHasher;
+use serde::{Deserialize, Serialize};
 
 /// One of several processes that divide the clusters of one configuration among themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// Counted from 0.
     pub ordinal: u32,

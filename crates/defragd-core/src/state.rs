@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumIter, IntoStaticStr};
 
 use super::{
-    cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId, Status},
+    cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId, Status, Unknown},
     history::{Outcome, RunId},
     hold::{RequestPhase, RequestView},
     policy::Policy,
-    reason::Reason,
-    story,
+    reason::{Code, Reason},
+    safety, story,
 };
 
 /// How the cluster is, in the order of urgency. One that cannot be reached is `Unreachable`, whatever its last facts say.
@@ -83,8 +83,8 @@ impl ClusterActivity {
 /// What a state is derived from.
 #[derive(Clone, Copy, Debug)]
 pub struct StateFacts<'a> {
-    /// Whether the last observation reached the member list, and what was observed; `None` before the first one.
-    pub observed: Option<(bool, Option<&'a ClusterFacts>)>,
+    /// Why the last observation did not reach the member list, if so, and what was observed; `None` before the first one.
+    pub observed: Option<(Option<&'a Unknown>, Option<&'a ClusterFacts>)>,
     pub policy: &'a Policy,
     /// The member that this process is defragmenting.
     pub defragmenting: Option<MemberId>,
@@ -115,10 +115,10 @@ impl ClusterState {
         let problems = problems(facts);
         let condition = match facts.observed {
             None if problems.is_empty() => ClusterCondition::NotObserved,
-            Some((false, _) | (true, None)) => ClusterCondition::Unreachable,
-            Some((true, Some(seen))) if has_no_space(seen) => ClusterCondition::NoSpace,
+            Some((Some(_), _) | (None, None)) => ClusterCondition::Unreachable,
+            Some((None, Some(seen))) if has_no_space(seen) => ClusterCondition::NoSpace,
             _ if !problems.is_empty() => ClusterCondition::NeedsAttention,
-            Some((true, Some(seen))) => of_sizes(seen, facts.policy),
+            Some((None, Some(seen))) => of_sizes(seen, facts.policy),
             None => ClusterCondition::NotObserved,
         };
         let phase = facts.request.map(|request| request.phase);
@@ -175,16 +175,51 @@ pub fn left_alone(facts: &ClusterFacts, policy: &Policy) -> Option<String> {
     ))
 }
 
+/// One sentence about all armed alarms of a kind, without a full stop. `raised_by` has one entry for each, with the
+/// member's name if the alarm names one.
+pub fn armed(kind: AlarmKind, raised_by: impl Iterator<Item = Option<String>>) -> Option<String> {
+    let raised_by: Vec<_> = raised_by.collect();
+    let mut names: Vec<_> = raised_by.iter().flatten().map(String::as_str).collect();
+    names.sort_unstable();
+    let by = if names.is_empty() { String::new() } else { format!(", raised by {}", names.join(", ")) };
+    (!raised_by.is_empty()).then(|| format!("alarm {} is armed{by}: the cluster accepts no writes", kind.as_str()))
+}
+
+/// What an operator does while such an alarm is armed.
+pub fn alarm_advice(kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::NoSpace => {
+            "A run defragments the members and disarms the alarm: `defragd run --cluster NAME`. Where little can be freed, delete keys and compact first, or raise `--quota-backend-bytes` on every member."
+        }
+        AlarmKind::Corrupt => Code::CorruptAlarm.advice(),
+    }
+}
+
 fn problems(facts: &StateFacts<'_>) -> Vec<String> {
     let mut problems = Vec::new();
+    let mut causes = Vec::new();
     match facts.observed {
-        Some((false, _) | (true, None)) => problems.push("no endpoint returns the member list".to_owned()),
-        Some((true, Some(seen))) => of_members(seen, facts.defragmenting, &mut problems),
+        Some((Some(unknown), _)) => {
+            problems.push(if unknown.kind.is_denial() {
+                safety::no_member_list(unknown).to_string()
+            } else {
+                format!("no endpoint returns the member list: {unknown}")
+            });
+            causes.push(unknown);
+        }
+        Some((None, None)) => problems.push("no endpoint returns the member list".to_owned()),
+        Some((None, Some(seen))) => {
+            of_members(seen, facts.defragmenting, &mut problems);
+            causes.extend(seen.members.iter().filter_map(|member| member.status.as_ref().err()));
+        }
         None => {}
     }
     problems.extend([facts.breaker, facts.mismatch].into_iter().flatten().map(ToString::to_string));
     if let Some((run, Outcome::Failed { reason } | Outcome::Interrupted { reason })) = facts.last {
-        problems.push(format!("the last run, {run}, failed: {reason}"));
+        let reason = reason.to_string();
+        // A cause that is among them already.
+        let short = causes.iter().find_map(|cause| reason.strip_suffix(&format!(": {cause}")));
+        problems.push(format!("the last run, {run}, failed: {}", short.unwrap_or(&reason)));
     }
     problems
 }
@@ -193,15 +228,15 @@ fn of_members(facts: &ClusterFacts, defragmenting: Option<MemberId>, problems: &
     // A member that is being defragmented does not answer, but the others do.
     let is_busy =
         |member: &MemberFacts| defragmenting == Some(member.member.id) || member.defrag_in_flight() == Some(true);
+    for kind in [AlarmKind::Corrupt, AlarmKind::NoSpace] {
+        let by = facts.alarms.iter().flatten().filter(|alarm| alarm.kind == kind).map(|alarm| alarm.member);
+        let name = |id| facts.member(id).map_or_else(|| id.to_string(), |by: &MemberFacts| by.member.label());
+        problems.extend(armed(kind, by.map(|by| by.map(name))));
+    }
     for member in facts.members.iter().filter(|member| !is_busy(member)) {
         if let Err(unknown) = &member.status {
             problems.push(format!("member {} is down: {unknown}", member.member.label()));
         }
-    }
-    for alarm in facts.alarms.iter().flatten() {
-        let by = alarm.member.map(|id| facts.member(id).map_or_else(|| id.to_string(), |by| by.member.label()));
-        let by = by.map_or(String::new(), |by| format!(", raised by member {by}"));
-        problems.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
     }
     let has_answered = facts.voters().any(|voter| voter.status.is_ok());
     if has_answered && facts.leader().is_none() {
@@ -215,15 +250,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        cluster::{Alarm, Unknown, UnknownKind},
+        cluster::{Alarm, UnknownKind},
         fixture,
     };
 
     fn state_of(facts: &ClusterFacts) -> ClusterCondition {
-        state(Some((true, Some(facts))), None).condition
+        state(Some((None, Some(facts))), None).condition
     }
 
-    fn state(observed: Option<(bool, Option<&ClusterFacts>)>, last: Option<(RunId, &Outcome)>) -> ClusterState {
+    fn state(
+        observed: Option<(Option<&Unknown>, Option<&ClusterFacts>)>,
+        last: Option<(RunId, &Outcome)>,
+    ) -> ClusterState {
         let policy = Policy::default();
         ClusterState::of(&StateFacts {
             observed,
@@ -265,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_small_file_that_is_fragmented_is_shown_with_the_reason_why_it_is_left_alone() {
-        let of = |size, in_use| state(Some((true, Some(&sized(size, in_use)))), None).left_alone;
+        let of = |size, in_use| state(Some((None, Some(&sized(size, in_use)))), None).left_alone;
         let expected = "etcd-3 is 98 % fragmented, but a defragmentation would free only 59.0 MiB (it is wanted from 100.0 MiB on: \
              min_reclaimable)";
         assert_eq!(of(60, 1).as_deref(), Some(expected));
@@ -278,11 +316,27 @@ mod tests {
         let mut facts = sized(500, 10);
         facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "connection refused"));
         assert_eq!(state_of(&facts), ClusterCondition::NeedsAttention);
-        let down = state(Some((true, Some(&facts))), None).problems;
+        let down = state(Some((None, Some(&facts))), None).problems;
         assert_eq!(down, ["member etcd-2 is down: connection refused"]);
-        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(3)) }]);
+        let unreachable =
+            Reason::MemberUnreachable { member: "etcd-2".to_owned(), detail: "connection refused".to_owned() };
+        let failed = Outcome::Failed { reason: unreachable };
+        let last = state(Some((None, Some(&facts))), Some((RunId(3), &failed))).problems.pop();
+        let short = "the last run, 3, failed: member etcd-2 does not answer Status";
+        assert_eq!(last.as_deref(), Some(short), "its cause is above");
+        let alarm = |id| Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(id)) };
+        facts.alarms = Ok(vec![alarm(3), alarm(1)]);
         assert_eq!(state_of(&facts), ClusterCondition::NoSpace);
-        assert_eq!(state(Some((false, Some(&facts))), None).condition, ClusterCondition::Unreachable);
+        let first = &state(Some((None, Some(&facts))), None).problems[0];
+        assert_eq!(first, "alarm NOSPACE is armed, raised by etcd-1, etcd-3: the cluster accepts no writes");
+        for (kind, problem) in [
+            (UnknownKind::Unreachable, "no endpoint returns the member list: why"),
+            (UnknownKind::LoginRefused, "etcd rejected the credentials: why"),
+        ] {
+            let unknown = Unknown::new(kind, "why");
+            let away = state(Some((Some(&unknown), Some(&facts))), None);
+            assert_eq!((away.condition, away.problems), (ClusterCondition::Unreachable, vec![problem.to_owned()]));
+        }
         assert_eq!(state(None, None).condition, ClusterCondition::NotObserved);
         let failed = Outcome::Failed { reason: Reason::NoSpaceAgain };
         let state = state(None, Some((RunId(3), &failed)));

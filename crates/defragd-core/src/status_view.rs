@@ -6,9 +6,9 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::{Alarm, ClusterFacts, ClusterId, MemberFacts, MemberId, Status, Unknown},
+    cluster::{Alarm, AlarmKind, ClusterFacts, ClusterId, MemberFacts, MemberId, Status, Unknown},
     estimate::{Estimate, Speeds},
-    page, safety, version, wire,
+    page, safety, state, version, wire,
 };
 
 /// A cluster at one moment.
@@ -105,6 +105,18 @@ impl StatusView {
             left_alone,
             members: members.into_iter().map(|member| MemberView::new(facts, member, speeds)).collect(),
         }
+    }
+
+    /// A sentence about each kind of armed alarm, without a full stop, and what an operator does about it.
+    pub fn armed(&self) -> impl Iterator<Item = (String, &'static str)> {
+        let name = |id| {
+            let member = self.members.iter().find(|member| member.member_id == id);
+            member.map_or_else(|| id.to_string(), MemberView::label)
+        };
+        [AlarmKind::Corrupt, AlarmKind::NoSpace].into_iter().filter_map(move |kind| {
+            let alarms = self.alarms.iter().flatten().filter(|alarm| alarm.alarm == kind.as_str());
+            Some((state::armed(kind, alarms.map(|alarm| alarm.member_id.map(name)))?, state::alarm_advice(kind)))
+        })
     }
 
     /// Whether everything answered.

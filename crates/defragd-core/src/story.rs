@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-pub use super::words::{about_seconds, capital, count, measured, size, snapshots, time, time_left};
+pub use super::words::{about_seconds, capital, count, exact_time, measured, size, snapshots, time, time_left};
 use super::{
     gate::GateResult,
     history::{
@@ -22,11 +22,11 @@ pub fn line(entry: &Entry) -> String {
         }
         Entry::Accepted(request) if request.alerts.is_empty() => "accepted".to_owned(),
         Entry::Accepted(request) => match due(&request.alerts) {
-            Some(due) => format!("accepted, for the schedule, due at {due:.0}"),
+            Some(due) => format!("accepted, for the schedule, due at {}", time(due)),
             None => format!("accepted, for {}{}", count(request.alerts.len(), "alert"), named(&request.alerts)),
         },
         Entry::Joined { alerts } => match due(alerts) {
-            Some(due) => format!("joined by the schedule, due at {due:.0}"),
+            Some(due) => format!("joined by the schedule, due at {}", time(due)),
             None => format!("{}{} joined", count(alerts.len(), "more alert"), named(alerts)),
         },
         Entry::Resolved { alerts } => format!("{} resolved", count(alerts.len(), "alert")),
@@ -70,7 +70,7 @@ fn due(alerts: &[AlertKey]) -> Option<Timestamp> {
 
 /// The earlier runs that this one represents.
 fn repeats(times: u32, since: Timestamp) -> String {
-    format!("same result as {}, the first at {since:.0}", count(times, "earlier run"))
+    format!("same result as {}, the first at {}", count(times, "earlier run"), time(since))
 }
 
 /// The same text as in [`line`], for a run that represents earlier ones.

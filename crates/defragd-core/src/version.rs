@@ -130,7 +130,8 @@ pub fn of_cluster(facts: &ClusterFacts) -> Vec<String> {
             members.entry(&status.version).or_default().push(member.member.label());
         }
     }
-    let known = members.into_iter().flat_map(|(version, names)| {
+    let known = members.into_iter().flat_map(|(version, mut names)| {
+        names.sort_unstable();
         let ended = support_ended(version).map(|since| format!("no fixes since {since}: upgrade it"));
         let defects = warnings(version).into_iter().chain(refusal(version)).map(str::to_owned);
         let names = names.join(", ");

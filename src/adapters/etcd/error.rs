@@ -19,9 +19,29 @@ use crate::core::{
 fn describe(status: &Status) -> String {
     match status.source() {
         Some(source) => chain(source),
+        // tonic's text for an answer that is not gRPC.
+        None if status.message().contains("mapped from HTTP status code") => {
+            format!("{}: another server or a proxy answers there, not etcd", status.message())
+        }
         None if status.message().is_empty() => format!("{:?}", status.code()),
         None => status.message().to_owned(),
     }
+}
+
+/// The failures of several URLs, each like `URL: CAUSE`, in one text. A common cause is there once.
+pub(super) fn together(failures: &[Unknown]) -> String {
+    let mut causes: Vec<(&str, String)> = Vec::new();
+    for failure in failures {
+        let (url, cause) = failure.detail.split_once(": ").unwrap_or(("", &failure.detail));
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, urls)) => *urls = format!("{urls}, {url}"),
+            None => causes.push((cause, url.to_owned())),
+        }
+    }
+    let texts = causes
+        .into_iter()
+        .map(|(cause, urls)| if urls.is_empty() { cause.to_owned() } else { format!("{urls}: {cause}") });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// Releases up to 3.5 send denials with code 2 (unknown), so the text is checked as well.
@@ -117,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_that_several_urls_have_in_common_is_named_once() {
+        let failures = ["http://a:1: refused", "http://b:1: no answer: late", "http://c:1: refused", "no records"];
+        let failures = failures.map(|detail| Unknown::new(UnknownKind::Unreachable, detail));
+        let text = "http://a:1, http://c:1: refused; http://b:1: no answer: late; no records";
+        assert_eq!(together(&failures), text);
+    }
+
+    #[test]
     fn denials_are_known_by_code_and_by_text() {
         let kind = |status: Status| unknown("Status", &EtcdUser::default(), &Error::GRpcStatus(status)).kind;
         assert_eq!(kind(Status::unknown("auth: permission denied")), UnknownKind::Denied);
@@ -124,5 +152,11 @@ mod tests {
         assert_eq!(kind(Status::unauthenticated("etcdserver: invalid auth token")), UnknownKind::Denied);
         assert_eq!(kind(Status::unavailable("etcdserver: no leader")), UnknownKind::Unreachable);
         assert_eq!(kind(Status::unknown("etcdserver: something")), UnknownKind::Other);
+        let page = Status::unknown("grpc-status header missing, mapped from HTTP status code 404");
+        let page = unknown("Status", &EtcdUser::default(), &Error::GRpcStatus(page));
+        assert!(
+            page.kind == UnknownKind::Other
+                && page.detail.ends_with("404: another server or a proxy answers there, not etcd")
+        );
     }
 }

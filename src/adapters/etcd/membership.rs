@@ -6,7 +6,7 @@ use etcd_client::ResponseHeader;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-use super::{EtcdCluster, advertised, call::To, unary};
+use super::{EtcdCluster, advertised, call::To, error, unary};
 use crate::{
     core::cluster::{ClusterId, Fact, Member, MemberId, Unknown, UnknownKind},
     ports::etcd::Membership,
@@ -49,8 +49,7 @@ impl EtcdCluster {
             discovered.doubt().await;
         }
         let kind = failures.first().map_or(UnknownKind::Other, |unknown| unknown.kind);
-        let details: Vec<_> = failures.into_iter().map(|unknown| unknown.detail).collect();
-        Err(Unknown::new(kind, details.join("; ")))
+        Err(Unknown::new(kind, error::together(&failures)))
     }
 
     async fn members_from(&self, url: String) -> Fact<Membership> {

@@ -98,8 +98,7 @@ async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     // A state must not be of long ago. As for a page: of a large fleet only what is old, in the background.
     let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
     site.service.refresh(if names.len() <= MOST_OBSERVED { &names } else { &[] }).await;
-    let shard = site.service.shard().map(|here| serde_json::json!({ "ordinal": here.ordinal, "total": here.total }));
-    Json(serde_json::json!({ "clusters": site.service.clusters(), "shard": shard })).into_response()
+    Json(serde_json::json!({ "clusters": site.service.clusters(), "shard": site.service.shard() })).into_response()
 }
 
 /// As observed for the page.

@@ -20,7 +20,12 @@ async fn until_a_clusters_journal_is_read_the_page_says_so_and_offers_no_action(
     for path in ["/", "/clusters/a"] {
         let page = site.get(path, "").await.body;
         assert!(page.contains("The journal is still being read"), "{path}: {page}");
-        for claim in ["not observed yet", "No alert is requesting", "action=\"/clusters/a/pause\""] {
+        for claim in [
+            "not observed yet",
+            "No alert is requesting",
+            "until an alert requests a run",
+            "action=\"/clusters/a/pause\"",
+        ] {
             // The filter lists all states.
             assert!(
                 !page.replace("<option value=\"not_observed\">not observed yet", "").contains(claim),
@@ -31,6 +36,37 @@ async fn until_a_clusters_journal_is_read_the_page_says_so_and_offers_no_action(
     cluster.ledger().await.expect("read");
     let page = site.get("/clusters/a", "").await.body;
     assert!(!page.contains("journal is still") && page.contains("action=\"/clusters/a/pause\""), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_whose_journal_is_still_being_read_does_not_hide_that_it_cannot_write_or_be_reached() {
+    for (condition, words) in
+        [("no_space", " has no space and accepts no writes</b>"), ("unreachable", " is unreachable</b>")]
+    {
+        let site = open();
+        let cluster = Arc::clone(&site.app.fleet().all()[0]);
+        let etcd = cluster.target.etcd();
+        if condition == "no_space" {
+            etcd.arm_no_space();
+        } else {
+            (1..=3).for_each(|id| etcd.hang(id));
+        }
+        cluster.leave_unread();
+        // The first page waits only for a moment.
+        site.get("/", "").await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let page = site.get("/", "").await.body;
+        assert!(page.contains(words) && page.contains("the journal is still being read"), "{page}");
+        let found = site.get(&format!("/?state={condition}"), "").await.body;
+        assert!(found.contains("aria-label=\"Cluster a\""), "{found}");
+        let api = site.get("/api/v1/clusters", "").await.body;
+        // The cause is there once.
+        assert!(condition != "unreachable" || page.matches("no answer within").count() == 1, "{page}");
+        let api: serde_json::Value = serde_json::from_str(&api).expect("JSON");
+        let summary = &api["clusters"][0];
+        assert_eq!((&summary["state"], &summary["journal_read"]), (&condition.into(), &false.into()), "{summary}");
+        assert!(summary["problems"][0].is_string() && summary["observed_at"].is_string(), "{summary}");
+    }
 }
 
 /// Lets the workers act for some virtual time.
@@ -104,6 +140,23 @@ async fn a_run_is_requested_and_cancelled_and_the_name_is_asked_once() {
     assert_eq!(site.post("/clusters/a/cancel", &cookie, &format!("by=Ann&form={form}")).await.status, 303);
     work(&site, Duration::from_millis(200)).await;
     assert_eq!(site.app.clusters()[0].queued_run, None, "cancelled");
+}
+
+#[tokio::test]
+async fn the_runs_of_a_cluster_are_along_a_line_of_time_and_a_small_fleet_has_no_filters() {
+    let site = open();
+    let journal = &site.app.fleet().all()[0].shared.journal;
+    for outcome in [Outcome::NothingToDo, Outcome::Succeeded] {
+        let wish = Wish { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key("f"), members: Vec::new() };
+        let run = journal.accept(wish).await.expect("accepted");
+        journal.append(run, Entry::Finished(outcome)).await.expect("written");
+    }
+    let page = site.get("/clusters/a", "").await.body;
+    let (_, line) = page.split_once("<figure class=\"timeline\">").expect("a timeline");
+    for title in ["<title>Run 1: nothing to do</title>", "<title>Run 2: succeeded</title>"] {
+        assert!(line.contains(title), "{page}");
+    }
+    assert!(!site.get("/", "").await.body.contains("role=\"search\""));
 }
 
 #[tokio::test]

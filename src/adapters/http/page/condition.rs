@@ -4,18 +4,19 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use strum::IntoEnumIterator;
 
-use super::{layout::Links, words};
+use super::{layout::Links, live, words};
 use crate::{
     core::{
-        cluster::MemberFacts,
+        cluster::{AlarmKind, MemberFacts, Unknown},
         history::{Outcome, RunId},
         hold::{HoldView, RequestPhase, RequestView},
         policy::Mode,
         reason::Reason,
-        state::{ClusterActivity, ClusterCondition},
+        safety,
+        state::{ClusterActivity, ClusterCondition, alarm_advice},
         story,
     },
-    ports::overview::{ClusterView, RunActivity},
+    ports::overview::ClusterView,
 };
 
 /// A state in a word. The mark is beside the word, so that colour is not the only difference.
@@ -47,8 +48,11 @@ impl Badge {
     pub(super) fn of(view: &ClusterView) -> impl Iterator<Item = Self> {
         let state = &view.summary.state;
         let activity = Some(state.activity).filter(|activity| *activity != ClusterActivity::Idle);
-        let condition = if view.summary.journal_read { state.condition.into() } else { Self::JOURNAL_UNREAD };
-        [condition].into_iter().chain(activity.map(Self::from))
+        let unread = (!view.summary.journal_read).then_some(Self::JOURNAL_UNREAD);
+        // An unread journal may still say that the last runs failed.
+        let is_settled = |condition: &ClusterCondition| *condition > ClusterCondition::Fragmented;
+        let condition = Some(state.condition).filter(|condition| unread.is_none() || !is_settled(condition));
+        condition.map(Self::from).into_iter().chain(unread).chain(activity.map(Self::from))
     }
 }
 
@@ -114,6 +118,11 @@ fn failure(view: &ClusterView) -> Option<&Reason> {
     }
 }
 
+/// Why the last observation did not reach the member list.
+pub(super) fn unreached(view: &ClusterView) -> Option<&Unknown> {
+    view.observation.as_ref()?.error.as_ref()
+}
+
 /// What needs attention, and what to do about it.
 pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = &view.summary.state.problems;
@@ -122,17 +131,18 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
         @if let Some(left_alone) = &view.summary.state.left_alone { p.dim { (words::capital(left_alone)) "." } }
         @if !problems.is_empty() {
             ul.problems.foreign aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
+            @if let Some(error) = unreached(view) { p.dim { (words::to_do(&safety::no_member_list(error), &view.summary.name)) } }
+            @if view.summary.state.condition == ClusterCondition::NoSpace { p.dim { (words::advice(alarm_advice(AlarmKind::NoSpace), &view.summary.name)) } }
             // One is enough: they rarely differ, and the others follow once it is dealt with.
-            @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause)) } }
+            @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause, &view.summary.name)) } }
         }
     }
 }
 
 /// Whether the member is being defragmented, no matter which client started it.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
-    let ours = view.live.as_ref().is_some_and(
-        |live| matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.member_id == member.member.id),
-    );
+    let current = view.live.as_ref().and_then(|live| live.current.as_ref());
+    let ours = current.is_some_and(|current| !current.is_defragmented && current.intent.member_id == member.member.id);
     ours || member.defrag_in_flight() == Some(true)
 }
 
@@ -152,11 +162,11 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
             }
         }
         @match &summary.request {
-            Some(request) => (requested(request, failure(view), now, links)),
+            Some(request) => (requested(request, view, now, links)),
             None if !summary.journal_read => {},
             None => p.foreign {
                 "No alert is requesting a run."
-                @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused)) }
+                @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused, &summary.name)) }
             },
         }
         @if let Some(next) = summary.next_scheduled {
@@ -168,11 +178,14 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
     }
 }
 
-/// The request in the words of the API, the log and the command line, and what an operator can do about its hold.
-/// `failure` is among the problems already.
-fn requested(request: &RequestView, failure: Option<&Reason>, now: Timestamp, links: &Links) -> Markup {
-    let known = failure.map(|reason| format!(": {reason}")).unwrap_or_default();
-    let words = request.words().replacen(&known, "", 1);
+/// The request in the words of the API, the log and the command line, without what is among the problems already, and
+/// what an operator can do about its hold.
+fn requested(request: &RequestView, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
+    let of_members = facts.iter().flat_map(|facts| &facts.members).filter_map(|member| member.status.as_ref().err());
+    let unknown = of_members.chain(unreached(view)).map(ToString::to_string);
+    let known = failure(view).map(ToString::to_string).into_iter().chain(unknown);
+    let words = known.fold(request.words(), |words, known| words.replacen(&format!(": {known}"), "", 1));
     html! {
         p.request.foreign {
             (words)
@@ -181,7 +194,7 @@ fn requested(request: &RequestView, failure: Option<&Reason>, now: Timestamp, li
             }
             @match (request.run, &request.hold) {
                 (Some(run), _) if request.awaits_approval() => { " " a href=(links.run(run)) { "Review and approve run " (run) } "." },
-                (_, Some(hold)) if request.phase != RequestPhase::Served => (words::to_do(&hold.reason)),
+                (_, Some(hold)) if request.phase != RequestPhase::Served => (words::to_do(&hold.reason, &view.summary.name)),
                 _ => {},
             }
         }
@@ -215,8 +228,12 @@ pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Mark
             " waits for approval" @if more > 0 { ", and " (words::many(more, "more run")) }
         };
     }
-    if let Some((view, member)) = views.iter().find_map(|view| Some((view, view.live.as_ref()?.pending.first()?))) {
-        return html! { b.foreign { (member) } " of " (cluster(view)) " is defragmented next" };
+    let mut pending = views.iter().filter_map(|view| view.live.as_ref().map(|live| (view, live)));
+    if let Some((view, live, member)) = pending.find_map(|(view, live)| Some((view, live, live.pending.first()?))) {
+        return html! {
+            b.foreign { (member) } " of " (cluster(view)) " is defragmented next"
+            @if live::is_waiting(live) { ", once the wait is over" }
+        };
     }
     let held = views.iter().filter_map(|view| {
         let hold = view.summary.request.as_ref()?.hold.as_ref()?;
@@ -227,6 +244,10 @@ pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Mark
         Some((at, what, view)) => html! {
             b { "In " (words::span(words::between(now, at))) } ", at " (story::time(at)) ": " (what) (cluster(view))
         },
+        None if views.iter().any(|view| !view.summary.journal_read) => html! { "Unknown until the journal is read" },
+        None if views.iter().any(|view| view.summary.request.is_some()) => {
+            html! { b { "Nothing" } " until the next notification of a firing alert" }
+        }
         None => html! { b { "Nothing" } " until an alert requests a run" },
     }
 }

@@ -9,29 +9,24 @@ use super::{bars::File, layout::Links, plan, words};
 use crate::{
     core::{
         cluster::MemberFacts,
-        history::{Intent, MemberEnd, MemberResult},
+        history::{MemberEnd, MemberResult},
         reason::Reason,
         story,
+        time::Time,
     },
-    ports::overview::{ClusterView, Live, RunActivity},
+    ports::overview::{ClusterView, CurrentMember, Live, RunActivity},
 };
 
 /// The latest gates are shown; the run's page has all of them.
 const MAX_GATES: usize = 6;
 
-/// The member that the run works on, and whether it is being defragmented; otherwise it is done, and the cluster must
-/// stay healthy.
-fn current(live: &Live) -> Option<(&Intent, bool)> {
-    match &live.activity {
-        RunActivity::Defragmenting { intent } => Some((intent, true)),
-        RunActivity::Settling { intent } => Some((intent, false)),
-        _ => None,
-    }
+/// Like `Run 7 on prod-eu`.
+pub(super) fn title(live: &Live) -> Markup {
+    html! { "Run " (live.run) " on " span.foreign { (live.cluster) } @if is_waiting(live) { " is waiting" } }
 }
 
-/// Like `run 7 of prod-eu`.
-pub(super) fn title(live: &Live) -> Markup {
-    html! { "Run " (live.run) " on " span.foreign { (live.cluster) } }
+pub(super) fn is_waiting(live: &Live) -> bool {
+    matches!(live.activity, RunActivity::Waiting { .. })
 }
 
 /// How far it is.
@@ -46,7 +41,7 @@ pub(super) fn progress(live: &Live) -> Markup {
 }
 
 fn all(live: &Live) -> usize {
-    live.members.len() + live.pending.len() + usize::from(current(live).is_some())
+    live.members.len() + live.pending.len() + usize::from(live.current.is_some())
 }
 
 /// Everything about the run in progress.
@@ -64,6 +59,9 @@ pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Link
                 @if let Some(left) = words::time_left(&live.activity, elapsed) { ", " (words::unbroken(&left)) }
                 @else if is_late(live, elapsed) { ", longer than expected" }
                 ", since " (words::span(elapsed)) "."
+                @if is_waiting(live) && live.current.as_ref().is_some_and(|current| current.is_defragmented) {
+                    " The run fails unless the cluster is healthy again within " (Time::from(view.recovery_timeout)) " (recovery_timeout)."
+                }
             }
             @if all(live) > 0 {
                 p {
@@ -90,12 +88,12 @@ fn is_late(live: &Live, elapsed: Duration) -> bool {
 /// for something else, or a member takes longer than expected.
 fn time_left(view: &ClusterView, live: &Live, now: Timestamp) -> Option<Duration> {
     let (elapsed, pause) = (words::between(live.since, now), view.pause_between_members);
-    if matches!(live.activity, RunActivity::Waiting { .. }) || is_late(live, elapsed) {
+    if is_waiting(live) || is_late(live, elapsed) {
         return None;
     }
-    let current = match current(live) {
-        Some((intent, true)) => intent.expected?.saturating_sub(elapsed) + pause,
-        Some((_, false)) => pause.saturating_sub(elapsed),
+    let current = match &live.current {
+        Some(current) if current.is_defragmented => pause.saturating_sub(elapsed),
+        Some(current) => current.intent.expected?.saturating_sub(elapsed) + pause,
         None => Duration::ZERO,
     };
     let pending = live.pending.iter().map(|name| Some(expected(view, member(view, name)?)? + pause));
@@ -112,8 +110,7 @@ fn expected(view: &ClusterView, member: &MemberFacts) -> Option<Duration> {
 }
 
 fn members(view: &ClusterView, live: &Live) -> Markup {
-    let current = current(live);
-    if live.members.is_empty() && current.is_none() && live.pending.is_empty() {
+    if all(live) == 0 {
         return html! {};
     }
     html! {
@@ -122,18 +119,18 @@ fn members(view: &ClusterView, live: &Live) -> Markup {
             (heads())
             tbody role="rowgroup" {
                 @for result in &live.members { (ended(result, None)) }
-                @if let Some((intent, is_out)) = current {
+                @if let Some(CurrentMember { intent, is_defragmented }) = &live.current {
                     tr role="row" {
                         (name(&intent.member, intent.is_leader))
                         td role="cell" data-label="Before" { (words::size(intent.before.db_size)) }
                         td role="cell" data-label="After" { "–" }
                         td role="cell" data-label="Reclaimed" { "–" }
                         td role="cell" data-label="Result" {
-                            span.badge.running { span aria-hidden="true" { "▶ " } @if is_out { "defragmenting" } @else { "settling" } }
-                            @if is_out {
-                                @if let Some(expected) = intent.expected { span.detail { "unavailable for " (story::about_seconds(expected)) } }
-                            } @else {
-                                span.detail { "checking that the cluster stays healthy" }
+                            span.badge.running { span aria-hidden="true" { "▶ " } @if *is_defragmented { "settling" } @else { "defragmenting" } }
+                            @if *is_defragmented {
+                                span.detail { "the cluster must be healthy before the next step" }
+                            } @else if let Some(expected) = intent.expected {
+                                span.detail { "unavailable for " (story::about_seconds(expected)) }
                             }
                         }
                     }

@@ -18,15 +18,8 @@ use crate::{
 /// All known members of a cluster, by name.
 pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
     let Some(facts) = view.observation.as_ref().and_then(|seen| seen.facts.as_deref()) else {
-        let error = view.observation.as_ref().and_then(|seen| seen.error.as_ref());
-        return html! {
-            p.dim.foreign {
-                @match error {
-                    Some(error) => { "The members are unknown: " (error) "." },
-                    None => "The members are unknown: no endpoint has returned the member list yet.",
-                }
-            }
-        };
+        // The cause is among the cluster's problems.
+        return html! { p.dim { "The members are unknown: no endpoint has returned the member list yet." } };
     };
     let mut members: Vec<_> = facts.members.iter().collect();
     members.sort_by_cached_key(|member| member.member.label());

@@ -113,10 +113,10 @@ fn verdict(views: &[ClusterView]) -> Markup {
     let unread = views.iter().filter(|view| !view.summary.journal_read).count();
     html! {
         @match wrong.as_slice() {
-            [one] => b.bad { "Yes: " span.foreign { (one.summary.name) } " " (as_verb(one.summary.state.condition)) },
+            [one] => b.bad { "Yes: " span.foreign { (one.summary.name) } " " (as_verb(one)) },
             [] if near > 0 => b.warn { "Soon: " (words::many(near, "cluster")) " near the quota" },
-            [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
             [] if unread > 0 => b { (words::capital(Badge::JOURNAL_UNREAD.words)) },
+            [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
             [] if unknown > 0 => b { (words::many(unknown, "cluster")) " not observed yet" },
             [] => b.good { "No" },
             many => b.bad { "Yes: " (words::many(many.len(), "cluster")) " need attention" },
@@ -124,9 +124,12 @@ fn verdict(views: &[ClusterView]) -> Markup {
     }
 }
 
-const fn as_verb(condition: ClusterCondition) -> &'static str {
-    match condition {
-        ClusterCondition::NoSpace => "has no space",
+fn as_verb(view: &ClusterView) -> &'static str {
+    match view.summary.state.condition {
+        ClusterCondition::Unreachable if condition::unreached(view).is_some_and(|error| error.kind.is_denial()) => {
+            "rejects the credentials"
+        }
+        ClusterCondition::NoSpace => "has no space and accepts no writes",
         ClusterCondition::Unreachable => "is unreachable",
         _ => "needs attention",
     }

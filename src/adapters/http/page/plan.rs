@@ -49,12 +49,13 @@ pub(super) fn plan(plan: &PlanView, now: Timestamp) -> Markup {
     let holds = plan.holds.iter().filter(|hold| !matches!(hold.reason, Reason::AwaitingApproval { .. }));
     let holds: Vec<_> = holds.collect();
     html! {
-        p.totals {
+        @if totals.members == 0 { p.totals { b { "Nothing to do" } ": no member needs it now." } }
+        @else { p.totals {
             b { (words::many(totals.members, "member")) } " to defragment: frees up to "
             b { (words::size(totals.reclaimable)) } ", each unavailable in turn, together "
             b { (words::unbroken(&story::about_seconds(totals.unavailable))) } ". The run takes "
             (words::unbroken(&story::about_seconds(totals.run))) " with the checks between members."
-        }
+        } }
         table.reflow.plan role="table" {
             caption.visually-hidden { "The plan, in order" }
             thead role="rowgroup" {
@@ -73,7 +74,7 @@ pub(super) fn plan(plan: &PlanView, now: Timestamp) -> Markup {
         }
         @if !holds.is_empty() {
             h3 { "After the approval, the run still waits for" }
-            ul.plain.foreign { @for hold in holds { li { (words::capital(&hold.reason.to_string())) "." (words::to_do(&hold.reason)) } } }
+            ul.plain.foreign { @for hold in holds { li { (words::capital(&hold.reason.to_string())) "." (words::to_do(&hold.reason, &plan.cluster)) } } }
         }
         @if !plan.warnings.is_empty() {
             h3 { "Know before you decide" }

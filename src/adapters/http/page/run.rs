@@ -110,7 +110,7 @@ fn facts(run: &RunView) -> Markup {
             dt { "Outcome" }
             dd {
                 (runs::badge(run))
-                @if let Some(reason) = run.outcome.as_ref().and_then(Outcome::reason) { " " (reason) "." (words::to_do(reason)) }
+                @if let Some(reason) = run.outcome.as_ref().and_then(Outcome::reason) { " " (reason) "." (words::to_do(reason, &run.request.cluster)) }
             }
             dt { "Requested by" } dd { (story::requester(run.request.trigger)) ", " (words::at(run.accepted_at)) }
             @if let Some(approval) = &run.approved { dt { "Approved by" } dd { (approval.by) ", " (words::at(approval.at)) } }

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 pub(super) use crate::core::story::capital;
 use crate::{
-    core::{reason::Reason, story},
+    core::{explain, reason::Reason, story},
     ports::overview::RunActivity,
 };
 
@@ -23,13 +23,16 @@ pub(super) fn unbroken(text: &str) -> String {
 }
 
 /// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
-pub(super) fn to_do(reason: &Reason) -> Markup {
+pub(super) fn to_do(reason: &Reason, cluster: &str) -> Markup {
+    reason.to_do().map_or_else(Markup::default, |text| advice(text, cluster))
+}
+
+pub(super) fn advice(advice: &str, cluster: &str) -> Markup {
+    let advice = explain::for_cluster(advice, cluster);
     html! {
-        @if let Some(advice) = reason.to_do() {
-            " What to do: "
-            @for (index, part) in advice.split('`').enumerate() {
-                @if index % 2 == 1 { code { (part) } } @else { (part) }
-            }
+        " What to do: "
+        @for (index, part) in advice.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
@@ -74,13 +77,13 @@ pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
 
 /// In full, in UTC like the log and the command line.
 pub(super) fn at(time: Timestamp) -> Markup {
-    html! { time datetime=(format!("{time:.0}")) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+    html! { time datetime=(format!("{time:.0}")) { (story::exact_time(time)) } }
 }
 
 /// How long ago it was, with the full time as a tooltip.
 pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) {
+        time datetime=(format!("{time:.0}")) title=(story::exact_time(time)) {
             (span(between(time, now))) " ago"
         }
     }
@@ -89,7 +92,7 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
 /// When it will be, and in how long.
 pub(super) fn from_now(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (story::time(time)) }
+        time datetime=(format!("{time:.0}")) title=(story::exact_time(time)) { (story::time(time)) }
         " (in " (span(between(now, time))) ")"
     }
 }
