@@ -24,7 +24,7 @@ use crate::{
     config::{LockSettings, effective::effective},
     core::{
         alert::{self, AlertStatus, ForeignAlerts, Notification},
-        history::{AlertKey, RunId, RunView, Trigger},
+        history::{AlertKey, Entry, Outcome, RunId, RunView, Trigger},
         plan_view::PlanView,
         reason::Reason,
         shard::Shard,
@@ -203,17 +203,20 @@ impl<E: Etcd, J: Journal> App<E, J> {
                     info!(cluster = view.request.cluster, run = view.id.0, "resuming a run of an earlier process");
                     cluster.requeue(view.id, view.request).await?;
                 }
-                Some(cluster) => cluster.close_interrupted(&view).await?,
+                Some(cluster) => {
+                    let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
+                    cluster.end_run(view.id, view.request.trigger, outcome).await?;
+                }
                 // `forward_moved` ends it.
                 None if self.where_else(&view.request.cluster).is_some() => {}
                 None => {
-                    let outcome = crate::core::history::Outcome::Stopped { reason: Reason::Removed };
+                    let outcome = Outcome::Stopped { reason: Reason::Removed };
                     warn!(
                         cluster = view.request.cluster,
                         run = view.id.0,
                         "closing a run of a cluster that is no longer configured"
                     );
-                    self.shared.journal.append(view.id, crate::core::history::Entry::Finished(outcome)).await?;
+                    self.shared.journal.append(view.id, Entry::Finished(outcome)).await?;
                 }
             }
         }
