@@ -1,52 +1,40 @@
 //! One configured cluster: its target ([`super::target`]), its requests ([`super::requests`], served by
 //! [`super::worker`]) and its succession ([`super::succession`]), joined; and its summary for the outside.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, SemaphorePermit, watch};
-use tracing::{info, warn};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit, watch};
+use tracing::info;
 
 use super::{
     claims::Claims,
     driver,
     live::{Changes, CurrentRun},
-    lock::{Lock, Round},
+    lock::Lock,
     notify::Notifications,
     observations::{FleetObserver, ObservationCache},
     plans::PlanBasis,
     problems::ObservedProblems,
+    request_state::Requests,
     run_lines::RunLines,
-    succession::{LastOffer, Succession},
+    succession::Succession,
     target::{ObservedCluster, ScrapeObservation},
 };
 use crate::{
     config::ClusterSettings,
     core::{
-        alert::Selector,
         cluster::MemberId,
-        estimate::Speeds,
-        history::{AlertKey, Outcome, Request, RunId, RunView},
-        hold::{OpenRun, RequestView},
-        ledger::Ledger,
-        lock::{LockChange, Term},
+        history::RunId,
+        lock::Term,
         policy::{Compaction, Policy},
         reason::Reason,
         state::{ClusterState, StateFacts},
     },
-    ports::{
-        clock::Clock,
-        etcd::Etcd,
-        gate::Gate,
-        journal::{Journal, JournalError},
-        lock::LockStore,
-        overview::Observation,
-        service::ClusterSummary,
-    },
+    ports::{clock::Clock, etcd::Etcd, gate::Gate, journal::Journal, lock::LockStore, service::ClusterSummary},
     telemetry::{
         counters::Counters,
-        members::{AdmissionSample, ClusterSample, LastDefrag},
+        members::{AdmissionSample, ClusterSample},
     },
 };
 
@@ -100,86 +88,12 @@ pub struct Cluster<E, J> {
     problems: Mutex<ObservedProblems>,
 }
 
-/// The requests; their records are in the journal.
-#[derive(Default)]
-pub(super) struct Requests {
-    pub(super) state: Mutex<RequestState>,
-    // Held from the decision about a request to its record, so that of two webhooks only one creates a request, and a
-    // request is not cancelled while it begins.
-    pub(super) admission: AsyncMutex<()>,
-    /// Held while the journal is read: whether it has been read before.
-    pub(super) reading: AsyncMutex<bool>,
-    /// Wakes the worker.
-    pub(super) wake: Notify,
-    /// Signals that the schedule may have changed.
-    pub(super) schedule_changed: Notify,
-}
-
 /// The settings that apply to the next request and that a reload may change.
 pub struct Rules {
     /// When to act, and under which conditions.
     pub policy: Policy,
-    pub selector: Selector,
     /// The checks outside etcd.
     pub gates: Vec<Gate>,
-}
-
-/// A cluster has at most one open request, so the queue is never longer than the fleet.
-#[derive(Default)]
-pub(super) struct RequestState {
-    pub(super) queued: Option<(RunId, Request)>,
-    pub(super) active: Option<(RunId, Request)>,
-    /// What the waiting run waits for, and since when.
-    pub(super) waiting_for: Option<(Reason, Timestamp)>,
-    /// The ledger as last read: to be displayed, never to decide by.
-    pub(super) ledger: Ledger,
-    /// The journal has not been read yet: what is derived from the ledger is unknown.
-    pub(super) unread: bool,
-    /// From its runs, as the next field: a scrape must not go through all of them.
-    pub(super) speeds: Speeds,
-    pub(super) mismatch: Option<Reason>,
-    /// The alerts that fire, each with the run that was to serve it.
-    pub(super) firing: Vec<(AlertKey, RunId)>,
-    /// The last run and the code of the hold that were logged for an alert whose request is over.
-    pub(super) logged_hold: Option<(Option<RunId>, &'static str)>,
-    /// It was removed from the configuration: nothing new is accepted.
-    pub(super) retired: bool,
-    pub(super) last_offer: Option<LastOffer>,
-    pub(super) defragmenting: Option<MemberId>,
-    pub(super) last_defrags: BTreeMap<MemberId, LastDefrag>,
-    /// Whether the active run last observed an emergency.
-    pub(super) emergency: bool,
-}
-
-impl RequestState {
-    /// The run that waits or is in progress.
-    pub(super) fn open(&self) -> Option<&(RunId, Request)> {
-        self.queued.as_ref().or(self.active.as_ref())
-    }
-
-    fn active_run(&self) -> Option<RunId> {
-        self.active.as_ref().map(|(run, _)| *run)
-    }
-
-    /// What wants the cluster defragmented, and the one hold.
-    fn request_view(&self, policy: &Policy, now: Timestamp) -> Option<RequestView> {
-        let open = self.open().map(|(id, request)| OpenRun {
-            id: *id,
-            request,
-            is_active: self.active.as_ref().is_some_and(|(active, _)| active == id),
-            waits_for: self.waiting_for.as_ref().map(|(reason, since)| (reason, *since)),
-        });
-        self.ledger.request_view(open, &self.firing, policy, now)
-    }
-
-    /// The code of the one hold.
-    fn hold(&self, policy: &Policy, now: Timestamp) -> Option<&'static str> {
-        Some(self.request_view(policy, now)?.hold?.reason.label())
-    }
-
-    pub(super) fn waits(&self, run: RunId) -> bool {
-        self.queued.as_ref().is_some_and(|(queued, _)| *queued == run)
-    }
 }
 
 /// What a reload changes in a cluster.
@@ -193,12 +107,12 @@ pub struct ClusterChange<E> {
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// A cluster without requests.
     pub fn new(settings: ClusterSettings, etcd: E, shared: Arc<Shared<J>>) -> Self {
-        let (policy, selector) = (settings.policy.clone(), settings.selector());
+        let policy = settings.policy.clone();
         let target = ObservedCluster::new(settings.name.clone(), etcd);
         target.remember_revisions(compaction_age(&policy));
         Self {
             settings: Mutex::new(Arc::new(settings)),
-            rules: Mutex::new(Arc::new(Rules { policy, selector, gates: Vec::new() })),
+            rules: Mutex::new(Arc::new(Rules { policy, gates: Vec::new() })),
             shared,
             target,
             requests: Requests::default(),
@@ -214,8 +128,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// The same, with gates.
     #[must_use]
     pub fn with_gates(self, gates: Vec<Gate>) -> Self {
-        let rules = self.rules();
-        self.set_rules(Rules { policy: rules.policy.clone(), selector: rules.selector.clone(), gates });
+        self.set_rules(Rules { policy: self.rules().policy.clone(), gates });
         self
     }
 
@@ -232,31 +145,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub fn without_acting(mut self) -> Self {
         self.succession.lock = Lock::never();
         self
-    }
-
-    /// Releases the lock: from here on nothing starts, and another replica may act.
-    pub async fn release_lock(&self) {
-        if let Some(term) = self.held_term() {
-            info!(cluster = self.name(), term = term.0, "releasing the lock");
-            self.write_last_note(term).await;
-        }
-        self.succession.lock.release().await;
-    }
-
-    pub(super) fn record_lock_change(&self, round: &Round) {
-        let cluster = self.name();
-        match (round.change, &round.renewal_error) {
-            (LockChange::Gained(term), _) => info!(cluster, term = term.0, "acquired the cluster's lock"),
-            (LockChange::Lost(term), trouble) => {
-                let detail = trouble.as_deref().unwrap_or("another replica holds it");
-                warn!(cluster, term = term.0, detail, "lost the cluster's lock: starting no further member");
-            }
-            (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "cannot renew the cluster's lock"),
-            (LockChange::Same, None) => {}
-        }
-        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.renewal_error.is_some());
-        // Tasks that wait for the lock, or act under it, check again.
-        self.requests.wake.notify_one();
     }
 
     /// The settings that apply from the next decision on.
@@ -285,7 +173,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if has_moved || compaction_age(&old.policy) != age {
             self.target.remember_revisions(age);
         }
-        self.set_rules(Rules { policy: settings.policy.clone(), selector: settings.selector(), gates });
+        self.set_rules(Rules { policy: settings.policy.clone(), gates });
         *self.settings.lock() = Arc::new(settings);
     }
 
@@ -313,12 +201,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Leaves the journal to be read by the worker.
     pub(super) fn leave_unread(&self) {
         self.requests.state.lock().unread = true;
-    }
-
-    /// Closes a run that an earlier process started and left open.
-    pub async fn close_interrupted(&self, view: &RunView) -> Result<(), JournalError> {
-        let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
-        self.end_run(view.id, view.request.trigger, outcome).await
     }
 
     /// A cheap observation of all members, within `budget`; it is remembered for later readers.
@@ -349,8 +231,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let policy = &rules.policy;
         let state = self.requests.state.lock();
         let admission = AdmissionSample {
-            run_active: state.active.is_some(),
-            queue_depth: usize::from(state.queued.is_some()),
+            run_active: state.active_run().is_some(),
+            queue_depth: usize::from(state.waiting().is_some()),
             breaker_open: state.ledger.breaker(policy, now).is_some(),
             hash_mismatch: state.mismatch.is_some(),
             paused: state.ledger.paused(now).is_some(),
@@ -384,28 +266,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.succession.held_term()
     }
 
-    fn state(
-        requests: &RequestState,
-        seen: Option<&Observation>,
-        request: Option<&RequestView>,
-        paused: bool,
-        breaker: Option<&Reason>,
-        policy: &Policy,
-    ) -> ClusterState {
-        let last = requests.ledger.runs.iter().rev().find_map(|run| Some((run.id, run.outcome.as_ref()?)));
-        ClusterState::of(&StateFacts {
-            observed: seen.map(|seen| (seen.error.as_ref(), seen.facts.as_deref())),
-            policy,
-            defragmenting: requests.defragmenting,
-            breaker,
-            mismatch: requests.mismatch.as_ref(),
-            paused,
-            last,
-            is_active: requests.active.is_some(),
-            request,
-        })
-    }
-
     /// The run in progress.
     pub(super) fn active_run(&self) -> Option<RunId> {
         self.requests.state.lock().active_run()
@@ -420,23 +280,35 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some(Reason::Cooldown { until }) => Some(until),
             _ => None,
         };
-        let idle = state.open().is_none();
         let request = state.request_view(policy, now).filter(|_| !state.unread);
         let seen = self.observations.seen();
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
+        let active_run = state.active_run();
+        let cluster_state = ClusterState::of(&StateFacts {
+            observed: seen.as_ref().map(|seen| (seen.error.as_ref(), seen.facts.as_deref())),
+            policy,
+            defragmenting: state.defragmenting,
+            breaker: breaker.as_ref(),
+            mismatch: state.mismatch.as_ref(),
+            paused: paused.is_some(),
+            last: state.ledger.runs.iter().rev().find_map(|run| Some((run.id, run.outcome.as_ref()?))),
+            is_active: active_run.is_some(),
+            request: request.as_ref(),
+        });
+        let waiting = state.waiting();
         ClusterSummary {
             name: self.name().to_owned(),
             cluster_id: self.shared.claims.id_of(self.name()),
             endpoints: self.settings().endpoints.clone(),
             acts: self.succession.lock.is_needed() || self.held_term().is_some(),
             mode: policy.mode,
-            state: Self::state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            state: cluster_state,
             journal_read: !state.unread,
             observed_at: seen.and_then(|seen| now.checked_sub(seen.age).ok()),
             request,
-            active_run: state.active_run(),
-            queued_run: state.queued.as_ref().map(|(run, _)| *run),
-            waiting_for: state.waiting_for.as_ref().map(|(reason, _)| reason.clone()),
+            active_run,
+            queued_run: waiting.map(|open| open.id),
+            waiting_for: waiting.and_then(|open| Some(open.waits_for.as_ref()?.0.clone())),
             cooldown_until,
             paused,
             breaker,
@@ -444,7 +316,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
             next_scheduled: self.next_scheduled(policy, now),
-            retry_at: idle.then(|| state.ledger.next_attempt(now)).flatten().map(|next| next.at),
+            retry_at: state.open.is_none().then(|| state.ledger.next_attempt(now)).flatten().map(|next| next.at),
             same_as: self.shared.claims.same_as(self.name()),
             leaving: state.retired,
             lock: self.succession.summary(),

@@ -5,13 +5,13 @@ use crate::{
     app::fake::{FakeEtcd, FakeJournal, VirtualClock},
     core::{
         cluster::ClusterId,
-        history::{AlertKey, Trigger},
+        history::{AlertKey, Outcome, Request, RunView, Trigger},
         policy::{Mode, Policy},
     },
     ports::service::AlertDecision,
 };
 
-type TestCluster = Cluster<FakeEtcd, FakeJournal>;
+pub(in crate::app) type TestCluster = Cluster<FakeEtcd, FakeJournal>;
 
 pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
     let clock = VirtualClock::starting_at("2026-11-23T00:00:00Z");
@@ -74,6 +74,19 @@ pub(in crate::app) async fn serve_for(cluster: &TestCluster, time: Duration) {
 
 pub(in crate::app) fn label(decision: &AlertDecision) -> (&'static str, &'static str) {
     decision.labels()
+}
+
+pub(in crate::app) async fn outcomes(world: &Arc<Shared<FakeJournal>>) -> Vec<(&'static str, &'static str)> {
+    let runs = world.journal.runs(100).await.expect("read");
+    let outcome = |run: &RunView| {
+        let outcome = run.outcome.as_ref()?;
+        Some((outcome.label(), outcome.reason().map_or("", Reason::label)))
+    };
+    runs.iter().map(|run| outcome(run).unwrap_or(("open", ""))).collect()
+}
+
+pub(in crate::app) fn waiting_for(cluster: &TestCluster) -> Option<&'static str> {
+    cluster.summary().waiting_for.map(|reason| reason.label())
 }
 
 #[tokio::test(start_paused = true)]

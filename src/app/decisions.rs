@@ -49,7 +49,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             });
         }
         info!(cluster = self.name(), run = run.0, by, reason, "rejected");
-        self.end_unbegun(view, Outcome::Stopped { reason: Reason::Rejected { by, reason, at: None } }).await?;
+        self.end_waiting(run, Outcome::Stopped { reason: Reason::Rejected { by, reason, at: None } }).await?;
         self.ledger().await?;
         Ok(())
     }
@@ -64,3 +64,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "decisions_tests.rs"]
+mod tests;

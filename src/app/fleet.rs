@@ -35,7 +35,7 @@ pub struct ConfiguredClusters<E, J> {
 impl<E: Etcd, J: Journal> ConfiguredClusters<E, J> {
     /// These clusters, with their current selectors.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>) -> Self {
-        let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
+        let selectors = clusters.iter().map(|cluster| cluster.settings().selector()).collect();
         let places = clusters.iter().enumerate().map(|(place, cluster)| (cluster.name().to_owned(), place)).collect();
         Self { clusters, selectors, places }
     }

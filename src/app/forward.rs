@@ -58,9 +58,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self
     }
 
+    /// Leaves a waiting request to the lock holder. `reason` is why it does not begin here. Returns when to check again.
+    pub(super) async fn wait_for_holder(&self, view: &RunView, reason: Reason) -> Duration {
+        if self.requests.state.lock().waiting().is_some_and(|open| open.waits_for.is_none()) {
+            self.waits_for(view.id, reason.clone());
+        }
+        let (again, trouble) = self.forward_request(view).await;
+        self.waits_for(view.id, trouble.unwrap_or(reason));
+        // As soon as the lock is acquired or lost.
+        again.min(self.succession.lock.view().changes_in().unwrap_or(RECHECK_INTERVAL))
+    }
+
     /// Offers a waiting request to the lock holder, unless the next offer is not due yet. Returns when to check again,
     /// and the reason if the holder did not accept it.
-    pub(super) async fn forward_request(&self, view: &RunView) -> (Duration, Option<Reason>) {
+    async fn forward_request(&self, view: &RunView) -> (Duration, Option<Reason>) {
         let (Some(holder), Some(peers)) = (self.succession.lock.view().holder(), &self.succession.peers) else {
             return (RECHECK_INTERVAL, None);
         };
@@ -150,13 +161,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Records the result of an offer, unless the request was cancelled while the holder answered.
     async fn record_offer(&self, view: &RunView, offered: OfferOutcome) -> Result<Duration, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        match &self.requests.state.lock().queued {
+        match self.requests.state.lock().waiting().filter(|open| open.id == view.id) {
             // An alert that joined meanwhile was not offered.
-            Some((run, request)) if *run == view.id && request.alerts != view.request.alerts => {
-                return Ok(TRY_AGAIN_AFTER);
-            }
-            Some((run, _)) if *run == view.id => {}
-            _ => return Ok(Duration::ZERO),
+            Some(open) if open.request.alerts != view.request.alerts => return Ok(TRY_AGAIN_AFTER),
+            Some(_) => {}
+            None => return Ok(Duration::ZERO),
         }
         match offered {
             OfferOutcome::Accepted(forwarded) => {
@@ -174,7 +183,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 Ok(OFFER_INTERVAL)
             }
             OfferOutcome::NotTheHolder => Ok(TRY_AGAIN_AFTER),
-            OfferOutcome::Ended(outcome) => self.end_unbegun(view, outcome).await.map(|()| Duration::ZERO),
+            OfferOutcome::Ended(outcome) => self.end_waiting(view.id, outcome).await.map(|()| Duration::ZERO),
         }
     }
 

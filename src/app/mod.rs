@@ -2,7 +2,7 @@
 //!
 //! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, `rpc` its RPCs, [`gates`]
 //! builds a cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd),
-//! its requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
+//! its requests (`request_state`) and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
 //! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP side,
 //! `alerts` its notifications, and `overview` the status page, with [`live`] for the run in progress, [`run_lines`] for
@@ -43,6 +43,7 @@ mod problems;
 pub mod reconcile;
 pub mod reload;
 pub mod report;
+mod request_state;
 pub mod requests;
 mod revisions;
 mod rpc;

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::{cluster::Cluster, succession::Inherited};
+use super::{cluster::Cluster, lock::Round, succession::Inherited};
 use crate::{
     core::{
         cluster::{Fact, Unknown},
         history::RunId,
-        lock::Term,
+        ledger::Ledger,
+        lock::{LockChange, Term},
         note::SuccessionNote,
     },
     ports::{etcd::Etcd, journal::Journal, lock::LockStore},
@@ -48,6 +49,35 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 }
             }
         }
+    }
+
+    fn record_lock_change(&self, round: &Round) {
+        let cluster = self.name();
+        match (round.change, &round.renewal_error) {
+            (LockChange::Gained(term), _) => info!(cluster, term = term.0, "acquired the cluster's lock"),
+            (LockChange::Lost(term), trouble) => {
+                let detail = trouble.as_deref().unwrap_or("another replica holds it");
+                warn!(cluster, term = term.0, detail, "lost the cluster's lock: starting no further member");
+            }
+            (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "cannot renew the cluster's lock"),
+            (LockChange::Same, None) => {}
+        }
+        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.renewal_error.is_some());
+        // Tasks that wait for the lock, or act under it, check again.
+        self.requests.wake.notify_one();
+    }
+
+    /// Releases the lock: from here on nothing starts, and another replica may act.
+    pub async fn release_lock(&self) {
+        let lock = &self.succession.lock;
+        if let Some(term) = self.held_term() {
+            info!(cluster = self.name(), term = term.0, "releasing the lock");
+            // Without the last holders' note merged in, a new note would lose it.
+            if let (true, Some(store)) = (self.succession.has_inherited(term), lock.store()) {
+                self.write_note_if_due(store.as_ref(), term).await;
+            }
+        }
+        lock.release().await;
     }
 
     /// Reads and merges what the last holders left, once for each term.
@@ -103,15 +133,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.ledger().await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Updates the note before the lock is released.
-    pub(super) async fn write_last_note(&self, term: Term) {
-        let inherited = self.succession.has_inherited(term);
-        // Without the last holders' note merged in, a new note would lose it.
-        if let (true, Some(store)) = (inherited, self.succession.lock.store().cloned()) {
-            self.write_note_if_due(store.as_ref(), term).await;
-        }
-    }
-
     /// Writes what is known here, if it is new.
     async fn write_note_if_due(&self, store: &dyn LockStore, term: Term) -> bool {
         if !self.succession.note_due.swap(false, Ordering::SeqCst) {
@@ -134,8 +155,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             .map_err(|unknown| unknown.detail)
     }
 
-    fn run_since(&self, ledger: &crate::core::ledger::Ledger) -> Option<Timestamp> {
-        let active = self.requests.state.lock().active.as_ref().map(|(run, _)| *run)?;
-        ledger.run(active)?.started_at
+    fn run_since(&self, ledger: &Ledger) -> Option<Timestamp> {
+        ledger.run(self.active_run()?)?.started_at
     }
 }

@@ -71,12 +71,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn other_holds(&self, as_manual: bool) -> (Option<crate::core::history::RunId>, Vec<Reason>) {
         let mut holds = Vec::new();
         let state = self.requests.state.lock();
-        let is_manual = state.queued.as_ref().is_some_and(|(_, request)| request.trigger == Trigger::Manual);
-        if as_manual && (state.active.is_some() || is_manual) {
+        let (queued, is_active) = (state.waiting().map(|open| open.id), state.active_run().is_some());
+        let is_manual = state.waiting().is_some_and(|open| open.request.trigger == Trigger::Manual);
+        drop(state);
+        if as_manual && (is_active || is_manual) {
             holds.push(Reason::AlreadyRequested);
         }
-        let (queued, is_active) = (state.queued.as_ref().map(|(run, _)| *run), state.active.is_some());
-        drop(state);
         holds.extend(self.succession.may_begin().err());
         if !is_active && self.shared.slots.available_permits() == 0 {
             holds.push(Reason::TooManyRuns { limit: self.shared.max_concurrent_runs });

@@ -5,17 +5,13 @@ use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc
 
 use jiff::Timestamp;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::{
-    cluster::{Cluster, RequestState},
-    detached::to_its_end,
-    ledger,
-    log::LogProgress,
-};
+use super::{cluster::Cluster, detached::to_its_end, ledger, log::LogProgress};
 use crate::{
     core::{
-        history::{AlertKey, Cancellation, Entry, MemberEnd, Outcome, Request, RunId, RunView, Trigger},
+        history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, Trigger},
+        hold::OpenRun,
         ledger::Ledger,
         note::StandingRequest,
         order::Order,
@@ -27,39 +23,22 @@ use crate::{
         progress::Progress,
         service::{AlertDecision, Command, CommandError},
     },
-    telemetry::members::LastDefrag,
 };
 
 /// A group with more alerts about one cluster adds no information.
 const MAX_ALERTS: usize = 200;
 const READ_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
-impl RequestState {
-    /// Adds the last attempt at each member, of earlier processes.
-    fn remember(&mut self, ledger: &Ledger) {
-        for (run, at) in ledger.runs.iter().rev().filter_map(|run| Some((run, run.finished_at?))) {
-            for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
-                // An attempt by this process is already there.
-                let last = self.last_defrags.entry(result.intent.member_id);
-                last.or_insert_with(|| LastDefrag { at, result: result.clone() });
-            }
-        }
-    }
-}
-
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Reads the current state from the journal.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
         // One after the other: an older state must not overwrite a newer one.
-        let mut was_read = self.requests.reading.lock().await;
+        let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
         let (speeds, mismatch, firing) = (ledger.speeds(), ledger.mismatch(), ledger.firing());
         {
             let mut state = self.requests.state.lock();
-            // Later attempts are added when they end.
-            if !std::mem::replace(&mut *was_read, true) {
-                state.remember(&ledger);
-            }
+            state.remember(&ledger);
             state.unread = false;
             (state.ledger, state.speeds, state.mismatch, state.firing) = (ledger.clone(), speeds, mismatch, firing);
         }
@@ -84,20 +63,22 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Resumes a run that an earlier process accepted. There is at most one; should there be more, the first serves for
     /// all, and the others end.
     pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
-        let taken = {
-            let mut state = self.requests.state.lock();
-            let free = state.queued.is_none();
-            if free {
-                state.queued = Some((run, request.clone()));
-            }
-            free
-        };
-        if taken {
-            self.requests.wake.notify_one();
+        let trigger = request.trigger;
+        if self.queue(run, request) {
             return Ok(());
         }
-        let outcome = Outcome::Stopped { reason: Reason::AlreadyRequested };
-        self.end_run(run, request.trigger, outcome).await
+        self.end_run(run, trigger, Outcome::Stopped { reason: Reason::AlreadyRequested }).await
+    }
+
+    /// Leaves the request to the worker, unless one is open.
+    fn queue(&self, run: RunId, request: Request) -> bool {
+        let mut state = self.requests.state.lock();
+        let is_free = state.open.is_none();
+        if is_free {
+            state.open = Some(OpenRun { id: run, request, is_active: false, waits_for: None });
+            self.requests.wake.notify_one();
+        }
+        is_free
     }
 
     /// Records the end of a run that was not driven by this process.
@@ -152,15 +133,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let standing = ledger.standing_request(now).map(|request| request.alerts).unwrap_or_default();
-        let is_over =
-            |key: &AlertKey| key.due().is_some_and(|due| ledger.is_decided(due, now)) && !standing.contains(key);
-        if !alerts.is_empty() && taken_as.is_none() && alerts.iter().all(is_over) {
-            // Another replica had the lock when it was due, and lost it.
-            let run = ledger.last_ended().unwrap_or(RunId(0));
-            let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
-            return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
-        }
         alerts = match ledger.without_rejected(alerts, &self.rules().policy, now) {
             Ok(alerts) => alerts,
             Err(rejection) => {
@@ -168,14 +140,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 return Ok(AlertDecision::Duplicate { cluster, run, reason });
             }
         };
-        if let Some(run) = taken_as {
-            alerts = ledger.left_of_offer(alerts, run, now);
-            if alerts.is_empty() {
-                let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
-                return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
-            }
+        let left = ledger.left_of_offer(&alerts, taken_as, now);
+        if left.is_empty() && !alerts.is_empty() {
+            let run = taken_as.or_else(|| ledger.last_ended()).unwrap_or(RunId(0));
+            let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
+            return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
         }
-        self.place(&ledger, alerts, now).await
+        self.place(&ledger, left, now).await
     }
 
     /// Joins alerts to the open request, or accepts a new one for them. The caller holds the admission.
@@ -201,7 +172,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
         }
         let alerts = AlertKey::described_within(alerts, &[]);
-        let run = self.accept(trigger, alerts, Vec::new()).await?;
+        let run = self.accept(trigger, alerts, Vec::new(), None).await?;
         Ok(AlertDecision::Accepted { cluster, run })
     }
 
@@ -211,8 +182,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         ledger: &Ledger,
         alerts: &[AlertKey],
     ) -> Result<Option<(RunId, Reason)>, JournalError> {
-        let open = self.requests.state.lock().open().cloned();
-        let Some((run, request)) = open else { return Ok(None) };
+        let open = self.requests.state.lock().open.clone();
+        let Some(OpenRun { id: run, request, .. }) = open else { return Ok(None) };
         // An alert that was resolved and fires again counts again.
         let stands = |key: &AlertKey| {
             let resolved = ledger.run(run).is_some_and(|view| view.resolved.contains(key));
@@ -225,12 +196,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if request.alerts.len() + new.len() <= MAX_ALERTS {
             let new = AlertKey::described_within(new, &request.alerts);
             self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
-            let mut state = self.requests.state.lock();
-            let state = &mut *state;
-            for (id, request) in state.queued.iter_mut().chain(&mut state.active) {
-                if *id == run {
-                    request.join(new.clone());
-                }
+            if let Some(open) = self.requests.state.lock().open.as_mut().filter(|open| open.id == run) {
+                open.request.join(new);
             }
             // The new alert may be about an emergency.
             self.requests.wake.notify_one();
@@ -241,65 +208,55 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Adopts the request that the last lock holder left, unless there is already one here.
     pub(super) async fn inherit_request(&self, mut left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        let ledger = self.ledger().await?;
+        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         if self.is_retired() {
             return Ok(());
         }
-        let (stands, now) = (self.standing_run(&ledger).is_some(), self.shared.clock.now());
         if left.approved_by.is_none() {
             // The note may be older than a rejection here.
             let Ok(alerts) = ledger.without_rejected(left.alerts, &self.rules().policy, now) else { return Ok(()) };
             left.alerts = alerts;
         }
+        let stands = self.standing_run(&ledger).is_some();
         // It may be older than the end of this replica's own run, too.
         let own = Ledger { inherited: None, ..ledger };
         let is_over = |key: &AlertKey| key.due().is_some_and(|due| own.is_decided(due, now));
         if stands {
             // Alerts are offered again by the replicas that have received them; a due time is known here alone.
-            let due = |key: &&AlertKey| key.due().is_some() && !is_over(key);
-            let due: Vec<_> = left.alerts.iter().filter(due).cloned().collect();
-            self.join_open_request(&own, &due).await?;
-            return Ok(());
+            left.alerts.retain(|key| key.due().is_some() && !is_over(key));
+            return self.place(&own, left.alerts, now).await.map(drop);
         }
         if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
             return Ok(());
         }
-        let run = self.accept_approved(left.trigger, left.alerts, left.members, left.approved_by).await?;
+        let run = self.accept(left.trigger, left.alerts, left.members, left.approved_by).await?;
         info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
         Ok(())
     }
 
     /// The run of the open request: one that waits or is in progress, or the last one, if it is to be retried.
     fn standing_run(&self, ledger: &Ledger) -> Option<RunId> {
-        let open = self.requests.state.lock().open().map(|(run, _)| *run);
+        let open = self.requests.state.lock().open.as_ref().map(|open| open.id);
         open.or_else(|| ledger.next_attempt(self.shared.clock.now()).map(|next| next.run))
     }
 
-    /// The next run of a request, with the approval of the last one.
-    async fn accept_approved(
+    /// Records a request and leaves it to the worker. The caller holds the admission, and no request is open.
+    async fn accept(
         &self,
         trigger: Trigger,
         alerts: Vec<AlertKey>,
         members: Vec<String>,
         approved_by: Option<String>,
     ) -> Result<RunId, JournalError> {
-        let run = self.accept(trigger, alerts, members).await?;
-        if let Some(by) = approved_by {
-            self.shared.journal.append(run, Entry::Approved { by }).await?;
-        }
-        Ok(run)
-    }
-
-    async fn accept(
-        &self,
-        trigger: Trigger,
-        alerts: Vec<AlertKey>,
-        members: Vec<String>,
-    ) -> Result<RunId, JournalError> {
         let request = Request { cluster: self.name().to_owned(), trigger, alerts, members };
         let run = self.shared.journal.accept(request.clone()).await?;
-        self.requests.state.lock().queued = Some((run, request));
-        self.requests.wake.notify_one();
+        self.queue(run, request);
+        if let Some(by) = approved_by
+            && let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await
+        {
+            // Only the request itself has to be recorded.
+            error!(%error, run = run.0, "cannot record who requested the run");
+        }
         Ok(run)
     }
 
@@ -308,19 +265,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let ledger = self.ledger().await?;
         let standing = self.standing_run(&ledger);
         self.resolve_over(&ledger, standing, alerts).await?;
-        let Some(run) = standing else { return Ok(None) };
-        let Some(view) = ledger.run(run) else { return Ok(None) };
+        let Some(view) = standing.and_then(|run| ledger.run(run)) else { return Ok(None) };
         let open = view.open_alerts().map(AlertKey::bare);
         let (gone, left): (Vec<_>, Vec<_>) = open.partition(|key| alerts.contains(key));
         if gone.is_empty() {
             return Ok(None);
         }
-        self.shared.journal.append(run, Entry::Resolved { alerts: gone.clone() }).await?;
+        self.shared.journal.append(view.id, Entry::Resolved { alerts: gone.clone() }).await?;
         self.forward_resolved(view, &gone);
+        let waits = self.requests.state.lock().waits(view.id) && view.started_at.is_none();
         // What was defragmented is compared all the same.
-        if left.is_empty() && self.is_cancellable(view) && !ledger.earlier_work().uncompared {
-            self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
-            return Ok(Some(run));
+        let ends = left.is_empty() && view.request.trigger != Trigger::Manual && !ledger.earlier_work().uncompared;
+        if waits && ends {
+            self.end_waiting(view.id, Outcome::Stopped { reason: Reason::Resolved }).await?;
+            return Ok(Some(view.id));
         }
         self.requests.wake.notify_one();
         Ok(None)
@@ -349,19 +307,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    fn is_cancellable(&self, view: &RunView) -> bool {
-        self.requests.state.lock().waits(view.id)
-            && view.started_at.is_none()
-            && view.request.trigger != Trigger::Manual
-    }
-
-    /// Ends a waiting request. The caller holds the admission.
-    pub(super) async fn end_unbegun(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
-        self.end_run(view.id, view.request.trigger, outcome).await?;
-        let mut state = self.requests.state.lock();
-        state.queued = None;
-        state.waiting_for = None;
-        drop(state);
+    /// Ends the waiting request, unless it has ended or begun meanwhile. The caller holds the admission.
+    pub(super) async fn end_waiting(&self, run: RunId, outcome: Outcome) -> Result<(), JournalError> {
+        let waiting = self.requests.state.lock().waiting().filter(|open| open.id == run).cloned();
+        let Some(OpenRun { request, .. }) = waiting else { return Ok(()) };
+        self.end_run(run, request.trigger, outcome).await?;
+        self.requests.state.lock().open = None;
         self.requests.wake.notify_one();
         self.succession.mark_note_due();
         Ok(())
@@ -371,10 +322,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let open = self.requests.state.lock().open().is_some();
+        let open = self.requests.state.lock().open.is_some();
         let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
-        let run = self.accept_approved(next.trigger, next.alerts, next.members, next.approved_by).await?;
+        let run = self.accept(next.trigger, next.alerts, next.members, next.approved_by).await?;
         info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request is still open: next run");
         Ok(())
     }
@@ -411,11 +362,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn run_for(&self, by: String, members: Vec<String>) -> Result<RunId, CommandError> {
-        let (queued, active) = {
-            let state = self.requests.state.lock();
-            (state.queued.clone(), state.active.is_some())
-        };
-        if active {
+        let open = self.requests.state.lock().open.clone();
+        if open.as_ref().is_some_and(|open| open.is_active) {
             return Err(CommandError::Refused(Reason::AlreadyRequested));
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
@@ -423,7 +371,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.shared.counters.not_taken(self.name(), &reason);
             return Err(CommandError::Refused(reason));
         }
-        if let Some((run, request)) = queued {
+        if let Some(OpenRun { id: run, request, .. }) = open {
             let agreed = ledger.run(run).is_some_and(|view| view.approved.is_some());
             if agreed || request.trigger == Trigger::Manual || !members.is_empty() {
                 return Err(CommandError::Refused(Reason::AlreadyRequested));
@@ -435,12 +383,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.requests.wake.notify_one();
             return Ok(run);
         }
-        let run = self.accept(Trigger::Manual, Vec::new(), members).await?;
+        // Requesting implies approving.
+        let run = self.accept(Trigger::Manual, Vec::new(), members, Some(by.clone())).await?;
         info!(cluster = self.name(), run = run.0, by, "an operator requested a run");
-        // Requesting implies approving. Only the request itself has to be recorded.
-        if let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await {
-            tracing::error!(%error, run = run.0, "cannot record who requested the run");
-        }
         Ok(run)
     }
 }

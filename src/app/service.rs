@@ -200,7 +200,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
                     info!(cluster = view.request.cluster, run = view.id.0, "resuming a run of an earlier process");
                     cluster.requeue(view.id, view.request).await?;
                 }
-                Some(cluster) => cluster.close_interrupted(&view).await?,
+                Some(cluster) => {
+                    let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
+                    cluster.end_run(view.id, view.request.trigger, outcome).await?;
+                }
                 // `forward_moved` ends it.
                 None if self.where_else(&view.request.cluster).is_some() => {}
                 None => {

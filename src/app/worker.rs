@@ -1,7 +1,7 @@
 //! Serves the requests of one cluster, one after the other: waits for what holds them, drives the run, and ends it
 //! early when its time is over.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -30,11 +30,7 @@ use crate::{
         policy::{Policy, VerifyPolicy},
         reason::Reason,
     },
-    ports::{
-        etcd::Etcd,
-        journal::{Journal, JournalError},
-        progress::Progress,
-    },
+    ports::{etcd::Etcd, journal::Journal, progress::Progress},
 };
 
 /// The time of day may jump, so no single wait is longer than this.
@@ -70,7 +66,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             if stop.borrow().is_some() {
                 return;
             }
-            let is_idle = self.requests.state.lock().queued.is_none();
+            let is_idle = self.requests.state.lock().waiting().is_none();
             // Other clusters must not wait for a cluster that waits itself.
             slot = slot.filter(|_| !is_idle);
             let turn = tokio::select! {
@@ -110,7 +106,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// `turn` is for the read.
     async fn next(&self, has_slot: bool, turn: Option<SemaphorePermit<'_>>) -> WorkerAction {
         // Before the journal is read: it contains what is already queued, and a request that arrives later wakes again.
-        let queued = self.requests.state.lock().queued.clone();
+        let waiting = self.requests.state.lock().waiting().map(|open| open.id);
         let ledger = match self.ledger().await {
             Ok(ledger) => ledger,
             Err(error) => {
@@ -119,15 +115,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
         };
         drop(turn);
-        match queued {
+        match waiting.map(|run| (run, ledger.run(run))) {
             None => self.idle(&ledger).await,
-            Some((run, _)) => match ledger.run(run) {
-                Some(view) if view.outcome.is_none() => self.consider(&ledger, view, has_slot).await,
-                _ => {
-                    self.requests.state.lock().queued.take_if(|(queued, _)| *queued == run);
-                    WorkerAction::Wait(Duration::ZERO)
-                }
-            },
+            Some((_, Some(view))) if view.outcome.is_none() => self.consider(&ledger, view, has_slot).await,
+            Some((run, _)) => {
+                self.requests.state.lock().open.take_if(|open| open.id == run);
+                WorkerAction::Wait(Duration::ZERO)
+            }
         }
     }
 
@@ -142,7 +136,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return WorkerAction::Wait(self.until(Some(next.at)));
         }
         match self.try_again().await {
-            Ok(()) if self.requests.state.lock().queued.is_some() => WorkerAction::Wait(Duration::ZERO),
+            Ok(()) if self.requests.state.lock().waiting().is_some() => WorkerAction::Wait(Duration::ZERO),
             Ok(()) => WorkerAction::Wait(RECHECK_INTERVAL),
             Err(error) => {
                 error!(cluster = self.name(), %error, "cannot record the next run of the request");
@@ -167,19 +161,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // First: a replica that does not hold the lock knows neither of pauses nor of failed runs.
         let term = match self.succession.may_begin() {
             Ok(term) => term,
-            Err(reason) => {
-                if self.requests.state.lock().waiting_for.is_none() {
-                    self.waits_for(view.id, reason.clone());
-                }
-                let (again, trouble) = self.forward_request(view).await;
-                if !again.is_zero() {
-                    self.waits_for(view.id, trouble.unwrap_or(reason));
-                }
-                // Checks again as soon as the lock is acquired or lost.
-                return WorkerAction::Wait(
-                    again.min(self.succession.lock.view().changes_in().unwrap_or(RECHECK_INTERVAL)),
-                );
-            }
+            Err(reason) => return WorkerAction::Wait(self.wait_for_holder(view, reason).await),
         };
         let rules = self.rules();
         let policy = &rules.policy;
@@ -208,11 +190,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Some(Hold::End(outcome)) => {
                 let _one_at_a_time = self.requests.admission.lock().await;
-                // Cancelled while this waited for the admission.
-                if !self.requests.state.lock().waits(view.id) {
-                    return WorkerAction::Wait(Duration::ZERO);
-                }
-                return match self.end_unbegun(view, outcome).await {
+                return match self.end_waiting(view.id, outcome).await {
                     Ok(()) => WorkerAction::Wait(Duration::ZERO),
                     Err(error) => {
                         error!(cluster = self.name(), run = view.id.0, %error, "cannot record the end of the request");
@@ -237,12 +215,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let mut state = self.requests.state.lock();
         // Cancelled while waiting for the slot.
-        let Some((run, request)) = state.queued.take_if(|(run, _)| *run == view.id) else {
+        let Some(open) = state.open.as_mut().filter(|open| open.id == view.id) else {
             return WorkerAction::Wait(Duration::ZERO);
         };
-        state.waiting_for = None;
+        (open.is_active, open.waits_for) = (true, None);
+        let (run, request) = (open.id, open.request.clone());
         state.emergency = false;
-        state.active = Some((run, request.clone()));
         WorkerAction::Serve { run, request, emergency: urgent, term }
     }
 
@@ -267,17 +245,19 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Some(reason)
     }
 
-    fn waits_for(&self, run: RunId, reason: Reason) {
+    pub(super) fn waits_for(&self, run: RunId, reason: Reason) {
         let now = self.shared.clock.now();
         let mut state = self.requests.state.lock();
+        // It may have ended meanwhile.
+        let Some(open) = state.open.as_mut().filter(|open| open.id == run) else { return };
         // Once for each cause: its times may move.
-        let before = state.waiting_for.as_ref().filter(|(before, _)| before.label() == reason.label());
+        let before = open.waits_for.as_ref().filter(|(before, _)| before.label() == reason.label());
         let since = before.map_or(now, |(_, since)| *since);
         if before.is_none() {
             info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request is waiting");
             self.shared.counters.waiting(self.name(), &reason);
         }
-        state.waiting_for = Some((reason, since));
+        open.waits_for = Some((reason, since));
         drop(state);
         self.shared.changes.announce();
     }
@@ -319,34 +299,24 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             permit: &permit,
         };
         self.succession.mark_note_due();
-        let driven = drive.to_its_end(stopped);
-        tokio::pin!(driven);
         let mut process = stop.clone();
-        let ended = tokio::select! {
-            biased;
-            _ = &mut driven => true,
-            // Not cancelled by the other arm: it is pinned outside, and driven to its end below.
-            reason = self.stop_reason(run, stop, &rules.policy, urgent) => {
-                stop_run.send_replace(Some(reason));
-                false
-            }
-            reason = held.lost(term) => {
-                stop_run.send_replace(Some(reason));
-                false
-            }
-        };
-        if !ended {
-            tokio::select! {
+        let stops = async {
+            let reason = tokio::select! {
                 biased;
-                _ = &mut driven => {}
-                // A run that stops for another reason must still learn that the process ends.
-                reason = process_end(&mut process) => {
-                    stop_run.send_replace(Some(reason));
-                    driven.await;
-                }
-            }
+                reason = self.stop_reason(run, stop, &rules.policy, urgent) => reason,
+                reason = held.lost(term) => reason,
+            };
+            stop_run.send_replace(Some(reason));
+            // A run that stops for another reason must still learn that the process ends.
+            stop_run.send_replace(Some(process_end(&mut process).await));
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            _ = drive.to_its_end(stopped) => {}
+            never = stops => match never {},
         }
-        self.requests.state.lock().active = None;
+        self.requests.state.lock().open = None;
         // For display; decisions read it again.
         if let Err(error) = self.ledger().await {
             error!(cluster = self.name(), %error, "cannot read the journal after a run");
@@ -386,7 +356,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let mut reported = false;
         let leaves = |stop: &driver::Stop| stop.borrow().as_ref().is_some_and(|reason| !reason.ends_the_process());
         while leaves(&stop) {
-            let Err(error) = self.end_what_waits().await else { return };
+            let one_at_a_time = self.requests.admission.lock().await;
+            let waiting = self.requests.state.lock().waiting().map(|open| open.id);
+            let Some(run) = waiting else { return };
+            let ended = self.end_waiting(run, Outcome::Stopped { reason: Reason::Removed }).await;
+            drop(one_at_a_time);
+            let Err(error) = ended else { return };
             if !reported {
                 error!(cluster = self.name(), %error, "cannot record the end of the request; retrying");
             }
@@ -397,16 +372,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 _ = process_end(&mut stop) => {}
             }
         }
-    }
-
-    async fn end_what_waits(&self) -> Result<(), JournalError> {
-        let _one_at_a_time = self.requests.admission.lock().await;
-        let waiting = self.requests.state.lock().queued.clone();
-        if let Some((run, request)) = waiting {
-            self.end_run(run, request.trigger, Outcome::Stopped { reason: Reason::Removed }).await?;
-            self.requests.state.lock().queued = None;
-        }
-        Ok(())
     }
 }
 

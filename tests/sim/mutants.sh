@@ -26,7 +26,7 @@ observe_mode_acts|crates/defragd-core/src/run/choose.rs|s/if self\.brief\.policy
 corrupt_ignored|crates/defragd-core/src/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
 lag_ignored|crates/defragd-core/src/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
 need_not_measured|crates/defragd-core/src/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
-request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = self\.requests\.state\.lock\(\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
+request_forgotten_while_reading|src/app/worker.rs|s/( +let waiting = self\.requests\.state\.lock\(\)\.waiting\(\)\.map\(\|open\| open\.id\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|crates/defragd-core/src/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
 gates_not_asked_before|crates/defragd-core/src/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.observations > 99 {/
@@ -69,10 +69,10 @@ lock_won_anew_counts_as_never_lost|crates/defragd-core/src/lock.rs|s/if self\.he
 lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, LockState/me, SETTLING \/ 1000, LockState/
 lock_note_not_counted_in|src/app/note.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
-forwarded_counts_as_done|crates/defragd-core/src/standing.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
+forwarded_counts_as_done|crates/defragd-core/src/standing.rs|s/filter\(\|key\| standing\.contains\(key\) \|\| !is_over\(key\)\)/filter(|key| (standing.contains(key) \&\& self.runs.is_empty()) || !is_over(key))/
 forwarded_and_forgotten|src/app/forward.rs|s/OfferAnswer::Accepted\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Accepted(run) => return Ok(over(run)),/
-what_is_over_is_offered_anew|crates/defragd-core/src/standing.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
-joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
+what_is_over_is_offered_anew|crates/defragd-core/src/standing.rs|s/let is_known = taken\.is_some_and\(/let is_known = taken.filter(|_| false).is_some_and(/
+joined_alert_not_offered|src/app/forward.rs|s/Some\(open\) if open\.request\.alerts != view\.request\.alerts =>/Some(open) if open.request.alerts.len() > 99 =>/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
 cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
 rejection_forgotten|crates/defragd-core/src/admission.rs|s/has_been\(rejection\.at, now\) && /has_been(rejection.at, now) \&\& self.runs.is_empty() \&\& /
@@ -92,7 +92,7 @@ each_spelling_is_an_alert|crates/defragd-core/src/request.rs|s/starts_at\.parse:
 approval_of_a_run_under_way_not_asked_for|crates/defragd-core/src/hold.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
 a_pause_replaces_all_pauses|crates/defragd-core/src/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
 without_gain_no_heir|crates/defragd-core/src/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
-another_hold_is_shown|src/app/worker.rs|s/state\.waiting_for = Some\(\(reason, since\)\);/state.waiting_for.get_or_insert((reason, since));/
+another_hold_is_shown|src/app/worker.rs|s/open\.waits_for = Some\(\(reason, since\)\);/open.waits_for.get_or_insert((reason, since));/
 alert_forgotten_after_its_run|crates/defragd-core/src/hold.rs|s/run\.outcome\.is_none\(\) \|\| run\.request\.alerts\.iter\(\)\.any\(AlertKey::is_described\)/run.outcome.is_none() || run.request.alerts.len() > 99/
 end_of_a_served_alert_not_recorded|src/app/requests.rs|s/if standing != Some\(run\) && alerts\.contains\(&key\) \{/if standing.is_some() \&\& standing != Some(run) \&\& alerts.contains(\&key) {/
 an_upgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/minors\.len\(\) < 2/minors.is_empty() || minors.len() > 0/

@@ -111,14 +111,15 @@ pub struct RequestView {
     pub hold: Option<HoldView>,
 }
 
-/// The run that waits or is in progress, as the worker knows it.
-#[derive(Clone, Copy, Debug)]
-pub struct OpenRun<'a> {
+/// The request that is open, with its run, as the worker knows it.
+#[derive(Clone, Debug)]
+pub struct OpenRun {
     pub id: RunId,
-    pub request: &'a Request,
+    pub request: Request,
+    /// Whether it is in progress; it waits otherwise.
     pub is_active: bool,
     /// What it waits for, and since when.
-    pub waits_for: Option<(&'a Reason, Timestamp)>,
+    pub waits_for: Option<(Reason, Timestamp)>,
 }
 
 impl Ledger {
@@ -213,7 +214,7 @@ impl Ledger {
     /// is [`Ledger::firing`].
     pub fn request_view(
         &self,
-        open: Option<OpenRun<'_>>,
+        open: Option<&OpenRun>,
         firing: &[(AlertKey, RunId)],
         policy: &Policy,
         now: Timestamp,
@@ -271,12 +272,11 @@ impl Ledger {
         })
     }
 
-    fn open_request_view(&self, open: OpenRun<'_>) -> RequestView {
+    fn open_request_view(&self, open: &OpenRun) -> RequestView {
         let view = self.run(open.id);
         let resolved = view.map(|view| view.resolved.as_slice()).unwrap_or_default();
         let alerts = open.request.alerts.iter().filter(|key| key.due().is_none() && !resolved.contains(key));
         let alerts: Vec<_> = alerts.cloned().collect();
-        let waits_for = open.waits_for.filter(|_| !open.is_active);
         RequestView {
             phase: if open.is_active { RequestPhase::Running } else { RequestPhase::Waiting },
             run: Some(open.id),
@@ -285,7 +285,7 @@ impl Ledger {
             since: first_start(&alerts).or_else(|| Some(view?.accepted_at)),
             alerts,
             served_by: None,
-            hold: waits_for.map(|(reason, since)| HoldView::new(reason.clone(), Some(since))),
+            hold: open.waits_for.as_ref().map(|(reason, since)| HoldView::new(reason.clone(), Some(*since))),
         }
     }
 }

@@ -122,15 +122,15 @@ impl Ledger {
         Some(StandingRequest { trigger, alerts, members, approved_by, work: self.earlier_work() })
     }
 
-    /// Of the alerts that another replica offers again, those that are still open: what was served or resolved since
-    /// `run` was to serve them is done, and the next offer must not request it again. If no such run of these alerts is
-    /// known, this is not the journal that contained it, and all of them count.
-    pub fn left_of_offer(&self, mut alerts: Vec<AlertKey>, run: RunId, now: Timestamp) -> Vec<AlertKey> {
-        if self.run(run).is_some_and(|taken| alerts.iter().any(|key| taken.request.alerts.contains(key))) {
-            let standing = self.standing_request(now).map(|request| request.alerts).unwrap_or_default();
-            alerts.retain(|key| standing.contains(key));
-        }
-        alerts
+    /// Of the alerts that another replica offers, those that still request a run: all but a due time that is decided.
+    /// If it offers them again, as run `taken_as` was to serve them, what was served or resolved since is done, too. If
+    /// no such run of these alerts is known, this is not the journal that contained it.
+    pub fn left_of_offer(&self, alerts: &[AlertKey], taken_as: Option<RunId>, now: Timestamp) -> Vec<AlertKey> {
+        let taken = taken_as.and_then(|run| self.run(run));
+        let is_known = taken.is_some_and(|taken| alerts.iter().any(|key| taken.request.alerts.contains(key)));
+        let is_over = |key: &AlertKey| is_known || key.due().is_some_and(|due| self.is_decided(due, now));
+        let standing = self.standing_request(now).map(|request| request.alerts).unwrap_or_default();
+        alerts.iter().filter(|key| standing.contains(key) || !is_over(key)).cloned().collect()
     }
 }
 

@@ -152,7 +152,7 @@ fn members_that_a_broken_off_attempt_has_done_are_done_until_the_request_is_or_a
 #[test]
 fn an_offer_that_comes_again_counts_for_what_still_stands() {
     let offered = |runs: Vec<RunView>, alerts: &[&str], run: i64| {
-        let left = ledger(runs).left_of_offer(keys(alerts), RunId(run), at(12.0));
+        let left = ledger(runs).left_of_offer(&keys(alerts), Some(RunId(run)), at(12.0));
         left.into_iter().map(|key| key.fingerprint).collect::<Vec<_>>()
     };
     let served = run(Trigger::Alert, 11.0, Outcome::Succeeded, true);
