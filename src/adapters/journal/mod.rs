@@ -43,8 +43,6 @@ const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 /// The pause between two steps of [`SqliteJournal::prune`], in which runs can use the journal.
 const STEP_INTERVAL: Duration = Duration::from_millis(20);
-/// The nice value at which a thread runs when the processors have nothing else to do.
-const LOWEST_PRIORITY: i32 = 19;
 
 /// What went wrong in a read or a write.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -104,15 +102,7 @@ impl SqliteJournal {
     /// Checks the file's integrity. A damaged journal accepts no further writes.
     pub async fn verify(&self) -> Result<(), JournalError> {
         let Some(path) = self.path.clone() else { return Ok(()) };
-        let check = tokio::task::spawn_blocking(move || {
-            // A large file keeps a processor busy for half a second, right after the start, when nothing waits for it. In a
-            // thread of its own, because a priority cannot be raised again; where it may not be lowered, it stays.
-            let check = std::thread::spawn(move || {
-                let _ = rustix::process::nice(LOWEST_PRIORITY);
-                retention::damage(&path)
-            });
-            check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
+        let check = tokio::task::spawn_blocking(move || retention::damage_at_leisure(path));
         let found = check.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         found.map_or(Ok(()), |detail| Err(self.damaged(self.damage.get_or_init(|| detail))))
     }

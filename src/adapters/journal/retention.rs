@@ -1,7 +1,10 @@
 //! Keeps the journal small: deletes old runs, returns their space to the file system, and checks the file's integrity.
 //! All of it happens in the background, in steps that hold the journal for milliseconds.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -205,8 +208,21 @@ fn is_same(a: &Outcome, b: &Outcome) -> bool {
     }
 }
 
+/// The nice value at which a thread runs when the processors have nothing else to do.
+const LOWEST_PRIORITY: i32 = 19;
+
+/// [`damage`], which keeps a processor busy for half a second on a large file: right after the start, when nothing waits for it.
+pub(super) fn damage_at_leisure(path: PathBuf) -> Option<String> {
+    // In a thread of its own, because a priority cannot be raised again; where it may not be lowered, it stays.
+    let check = std::thread::spawn(move || {
+        let _ = rustix::process::nice(LOWEST_PRIORITY);
+        damage(&path)
+    });
+    check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// What is wrong with the file, if anything. Reads all of it, which takes seconds for a large one.
-pub(super) fn damage(path: &Path) -> Option<String> {
+fn damage(path: &Path) -> Option<String> {
     let look = || {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "query_only", true)?;
