@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Exit,
     args::Output,
-    run::{exit_of, refused, write_result},
+    run_result::{exit_of, refused, write_result},
     server::{Responsible, Server},
     signals::Signals,
 };

@@ -17,6 +17,7 @@ mod lock_run;
 mod plan;
 mod report;
 mod run;
+mod run_result;
 mod runs;
 mod serve;
 mod server;

@@ -8,7 +8,7 @@ use super::{
     Exit,
     args::Output,
     lock_run::RunLock,
-    run::{exit_of, refused, sentence, write_result},
+    run_result::{exit_of, refused, sentence, write_result},
     signals::Signals,
     terminal::Terminal,
 };

@@ -229,7 +229,9 @@ impl Counters {
             return;
         }
         run_labels(cluster).for_each(|labels| drop(self.metrics.runs.get_or_create(&labels)));
-        result_labels(cluster).iter().for_each(|labels| drop(self.metrics.defrags.get_or_create(labels)));
+        for labels in &result_labels(cluster) {
+            let _ = self.metrics.defrags.get_or_create(labels);
+        }
         let label = cluster_label(cluster);
         let _ = self.metrics.run_duration.get_or_create(&label);
         for counters in [&self.metrics.reclaimed, &self.metrics.lock_transitions, &self.metrics.lock_errors] {

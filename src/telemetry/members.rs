@@ -109,14 +109,13 @@ impl ClusterSample {
                     let own = alarms.iter().filter(|alarm| alarm.member.is_none_or(|by| by == id));
                     own.map(|alarm| alarm.kind).collect()
                 };
+                let expected = speeds.zip(sizes(&facts)).map(|(all, (_, in_use))| all.estimate(id, in_use).expected);
                 MemberSample {
                     is_leader: leader == Some(id),
                     alarms: alarms.as_ref().map(raised),
                     defragmenting: defragmenting == Some(id),
                     last_defrag: last_defrag(id),
-                    expected: speeds
-                        .zip(sizes(&facts))
-                        .map(|(speeds, (_, in_use))| speeds.estimate(id, in_use).expected),
+                    expected,
                     facts,
                 }
             })
@@ -127,6 +126,7 @@ impl ClusterSample {
 
 type MemberValue = fn(&MemberSample) -> Option<f64>;
 type ClusterValue = fn(&ClusterSample) -> Option<f64>;
+type ClusterLabel = fn(&ClusterSample) -> Option<String>;
 
 /// A gauge of members: name, help, value. A member without the value has no series.
 const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
@@ -242,7 +242,7 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
 ];
 
 /// A series of value 1 for each cluster that has a value of the label: name, help, label, its value.
-const CLUSTER_LABELS: &[(&str, &str, &str, fn(&ClusterSample) -> Option<String>)] = &[
+const CLUSTER_LABELS: &[(&str, &str, &str, ClusterLabel)] = &[
     ("cluster_error", "Why no endpoint answered with the member list; no series while one answers", "reason", |c| {
         Some(c.error?.label().to_owned())
     }),

@@ -148,7 +148,7 @@ pub(super) fn command<S: Service>(build: BuildCommand) -> MethodRouter<Arc<Site<
 /// Makes a command of the body, or says what is wrong with the body.
 type BuildCommand = fn(&mut OrderBody) -> Result<Command, &'static str>;
 
-pub(super) fn pause(body: &mut OrderBody) -> Result<Command, &'static str> {
+pub(super) const PAUSE: BuildCommand = |body| {
     if body.reason.trim().is_empty() {
         return Err("a pause needs a reason");
     }
@@ -157,19 +157,10 @@ pub(super) fn pause(body: &mut OrderBody) -> Result<Command, &'static str> {
         return Err("for must be a duration above 0, such as 2h");
     }
     Ok(Command::Pause { reason: std::mem::take(&mut body.reason), lasts })
-}
-
-pub(super) fn resume(body: &mut OrderBody) -> Result<Command, &'static str> {
-    Ok(Command::Resume { reason: std::mem::take(&mut body.reason) })
-}
-
-pub(super) fn cancel(body: &mut OrderBody) -> Result<Command, &'static str> {
-    Ok(Command::Cancel { reason: std::mem::take(&mut body.reason) })
-}
-
-pub(super) fn run(body: &mut OrderBody) -> Result<Command, &'static str> {
-    Ok(Command::Run { members: std::mem::take(&mut body.members) })
-}
+};
+pub(super) const RESUME: BuildCommand = |body| Ok(Command::Resume { reason: std::mem::take(&mut body.reason) });
+pub(super) const CANCEL: BuildCommand = |body| Ok(Command::Cancel { reason: std::mem::take(&mut body.reason) });
+pub(super) const RUN: BuildCommand = |body| Ok(Command::Run { members: std::mem::take(&mut body.members) });
 
 pub(super) async fn approve<S: Service>(
     State(site): State<Arc<Site<S>>>,

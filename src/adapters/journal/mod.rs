@@ -385,8 +385,8 @@ fn write_error(failure: impl Into<Failure>) -> JournalError {
     JournalError::Write(failure.into().to_string())
 }
 
-fn read_error(failure: Failure) -> JournalError {
-    JournalError::Read(failure.to_string())
+fn read_error(failure: impl Into<Failure>) -> JournalError {
+    JournalError::Read(failure.into().to_string())
 }
 
 #[cfg(test)]
