@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, OBSERVE_INTERVAL, Phase, Run, Times, sizes,
-};
+use super::{Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, Phase, Run, Times, sizes};
 use crate::{
     cluster::{ClusterFacts, Fact, UnknownKind},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes},
@@ -175,6 +173,12 @@ impl Run {
         DefragProgress::Busy(watch)
     }
 
+    /// How long the cluster must have been healthy after a member.
+    pub(super) fn pause(&self) -> Duration {
+        // After a stop there is no next member, so no pause is needed.
+        if self.stop.is_some() { Duration::ZERO } else { self.brief.policy.pause_between_members }
+    }
+
     pub(super) fn recover(
         &mut self,
         now: Duration,
@@ -189,8 +193,7 @@ impl Run {
             (Some(reason), after, _) if !reason.may_pass() => return self.fail(intent, reason, after),
             (None, Some(after), Ok(facts)) => {
                 let healthy_for = now.saturating_sub(*healthy_since.get_or_insert(now));
-                // After a stop there is no next member, so no pause is needed.
-                let pause = if self.stop.is_some() { Duration::ZERO } else { self.brief.policy.pause_between_members };
+                let pause = self.pause();
                 if healthy_for >= pause {
                     let then = self.stop.clone().map(|reason| Outcome::Stopped { reason });
                     let Times { took, unavailable } = times;
@@ -200,7 +203,7 @@ impl Run {
                     return Action::RecordResult(result);
                 }
                 self.phase = Phase::Recovering { intent, times, since, healthy_since };
-                return self.observe(OBSERVE_INTERVAL.min(pause.saturating_sub(healthy_for)));
+                return self.observe_in_pause(pause.saturating_sub(healthy_for));
             }
             (trouble, after, _) => {
                 healthy_since = None;

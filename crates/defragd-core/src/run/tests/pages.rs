@@ -30,6 +30,29 @@ fn every_page_is_read_right_before_a_member_and_after_it_only_that_of_the_next_o
 }
 
 #[test]
+fn in_a_pause_only_the_observation_that_ends_it_reads_the_page_of_the_next_member() {
+    let mut bench = Bench::new(policy());
+    bench.until(|action| matches!(action, Action::RecordResult(_)));
+    let pause = [&[Pages::None; 10][..], &[only(2)]].concat();
+    assert_eq!(bench.pages, [vec![Pages::All; 2], pause].concat());
+    bench.until_defragment();
+    assert_eq!(bench.pages[13..], [Pages::All], "chosen by what ended the pause, and confirmed");
+}
+
+#[test]
+fn a_pause_that_ends_with_a_slow_observation_is_followed_by_one_with_all_pages() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if !after.is_zero()));
+    bench.now += policy().pause_between_members;
+    bench.step();
+    assert!(matches!(bench.action, Action::RecordResult(_)), "{:?}", bench.action);
+    assert_eq!(bench.pages.last(), Some(&Pages::None));
+    bench.step();
+    assert_eq!(bench.action, Action::Observe { after: Duration::ZERO, pages: Pages::All });
+}
+
+#[test]
 fn another_tools_defragmentation_on_any_member_is_seen_before_status_hangs() {
     for index in 0..3 {
         let mut bench = Bench::new(policy());
