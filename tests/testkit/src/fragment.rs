@@ -122,20 +122,44 @@ async fn put_batch(client: &mut Client, number: u64, batches: u64) -> Result<()>
     Ok(())
 }
 
-/// Overwrites ten keys with large values until a member passes its quota, then compacts. Nothing is written after that.
-/// etcd counts what is in use when it commits, and a compaction of less than a thousand revisions, its size of a batch,
-/// commits at its beginning alone: the members still report the figure from before. Takes a quota below 60 MiB.
-pub async fn exhaust_quota_with_stale_sizes(cluster: &EtcdCluster) -> Result<Vec<MemberSize>> {
-    let mut client = cluster.client(0).await?;
-    for number in 0..1_000 {
-        let put = timeout(TXN, client.put(format!("fragment/{}", number % 10), vec![b'x'; 64 << 10], None)).await?;
-        if let Err(error) = put {
-            ensure!(error.to_string().contains("database space exceeded"), "{error}");
-            compact(cluster).await?;
-            return sizes(cluster).await;
-        }
+/// Overwrites half a megabyte of keys until the quota is used up, then compacts through the leader and waits until every
+/// member has done it. Nothing is written after that, so the followers still report what was in use before.
+///
+/// etcd counts the pages in use when it commits, and those that a commit frees are counted with the next one. So the
+/// revisions are fewer than etcd compacts in one batch, a thousand (the quota must be below 14 MiB), and most are
+/// written in few commits: each leaves some free pages.
+pub async fn exhaust_quota_with_stale_sizes(cluster: &EtcdCluster, quota_bytes: u64) -> Result<Vec<MemberSize>> {
+    // Otherwise a new cluster writes its version some seconds later.
+    until("the members to have written their version", SETTLE, || versions_written(cluster)).await?;
+    let leader = cluster.leader().await?;
+    let mut client = cluster.client(leader).await?;
+    for number in 0..(quota_bytes - (1 << 20)) / (OPS_PER_TXN * VALUE_BYTES) {
+        put_batch(&mut client, number, 1).await?;
     }
-    anyhow::bail!("the quota was never passed")
+    put_until_refused(&mut client, VALUE_BYTES).await?;
+    compact(cluster, leader).await?;
+    until("all members to have compacted", SETTLE, || async {
+        for index in 0..cluster.len() {
+            let deleted = cluster.metrics(index).await?.count("etcd_debugging_mvcc_db_compaction_keys_total", &[]);
+            ensure!(deleted > Some(0), "member {index}: {deleted:?} keys");
+        }
+        Ok(())
+    })
+    .await?;
+    sizes(cluster).await
+}
+
+async fn versions_written(cluster: &EtcdCluster) -> Result<()> {
+    for index in 0..cluster.len() {
+        let status = cluster.client(index).await?.status().await?;
+        let line = status.version().rsplit_once('.').context("a version")?.0;
+        let agreed = cluster.metrics(index).await?.value("etcd_cluster_version", &[("cluster_version", line)]);
+        ensure!(agreed == Some(1.0), "member {index} has not agreed on {line}");
+        // 3.4 and 3.5 have none.
+        let stored = status.storage_version();
+        ensure!(matches!(line, "3.4" | "3.5") || stored.starts_with(line), "member {index} has stored {stored:?}");
+    }
+    Ok(())
 }
 
 /// Overwrites about `live_bytes` of keys until a member's file has passed its quota and the cluster takes no more
@@ -183,8 +207,8 @@ async fn put_until_refused(client: &mut Client, bytes: u64) -> Result<()> {
     anyhow::bail!("the quota was never passed")
 }
 
-async fn compact(cluster: &EtcdCluster) -> Result<()> {
-    let mut client = cluster.client(0).await?;
+async fn compact(cluster: &EtcdCluster, member: usize) -> Result<()> {
+    let mut client = cluster.client(member).await?;
     let revision = client.get("fragment/", None).await?.header().context("a header")?.revision();
     let compacted = client.compact(revision, Some(CompactionOptions::new().with_physical()));
     timeout(COMPACT, compacted).await.context("the compaction hangs")??;
@@ -197,7 +221,7 @@ pub async fn sizes(cluster: &EtcdCluster) -> Result<Vec<MemberSize>> {
 }
 
 async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
-    compact(cluster).await?;
+    compact(cluster, 0).await?;
     // Page overhead, etcd's own buckets and the keys of others come on top of the values.
     let most = live_bytes.max(OPS_PER_TXN * VALUE_BYTES) * 3 / 2 + 8 * 1024 * 1024;
     let mut last: Vec<MemberSize> = Vec::new();
