@@ -189,7 +189,7 @@ pub fn armed(kind: AlarmKind, raised_by: impl Iterator<Item = Option<String>>) -
 pub fn alarm_advice(kind: AlarmKind) -> &'static str {
     match kind {
         AlarmKind::NoSpace => {
-            "A run defragments the members and disarms the alarm: `defragd run --cluster NAME`. Where little can be freed, delete keys and compact first, or raise `--quota-backend-bytes` on every member."
+            "A run defragments the members and disarms the alarm: `defragd run --cluster NAME`; in mode observe, with `--config FILE --mode enforce --data-dir DIR`. Where little can be freed, delete keys and compact first, or raise `--quota-backend-bytes` on every member."
         }
         AlarmKind::Corrupt => Code::CorruptAlarm.advice(),
     }
@@ -203,7 +203,9 @@ fn problems(facts: &StateFacts<'_>) -> Vec<String> {
             problems.push(if unknown.kind.is_denial() {
                 safety::no_member_list(unknown).to_string()
             } else {
-                format!("no endpoint returns the member list: {unknown}")
+                // After a time limit, it begins with what was asked for.
+                let cause = unknown.detail.trim_start_matches("the member list: ");
+                format!("no endpoint returns the member list: {cause}")
             });
             causes.push(unknown);
         }
@@ -330,10 +332,10 @@ mod tests {
         let first = &state(Some((None, Some(&facts))), None).problems[0];
         assert_eq!(first, "alarm NOSPACE is armed, raised by etcd-1, etcd-3: the cluster accepts no writes");
         for (kind, problem) in [
-            (UnknownKind::Unreachable, "no endpoint returns the member list: why"),
-            (UnknownKind::LoginRefused, "etcd rejected the credentials: why"),
+            (UnknownKind::Unreachable, "no endpoint returns the member list: late"),
+            (UnknownKind::LoginRefused, "etcd rejected the credentials: the member list: late"),
         ] {
-            let unknown = Unknown::new(kind, "why");
+            let unknown = Unknown::new(kind, "the member list: late");
             let away = state(Some((Some(&unknown), Some(&facts))), None);
             assert_eq!((away.condition, away.problems), (ClusterCondition::Unreachable, vec![problem.to_owned()]));
         }

@@ -45,6 +45,7 @@ async fn while_a_run_waits_after_a_member_the_page_shows_that_member_and_what_en
         ] {
             assert!(page.contains(words), "no {words:?} in {page}");
         }
+        shows(&site, "What to do: Bring the member back").await;
         etcd.recover(2);
         shows(&site, settles).await;
         shows(&site, " 1 of 3 members done").await;

@@ -123,10 +123,18 @@ pub(super) fn unreached(view: &ClusterView) -> Option<&Unknown> {
     view.observation.as_ref()?.error.as_ref()
 }
 
+/// Why a member counts as down.
+fn down(view: &ClusterView) -> Option<Reason> {
+    let facts = view.observation.as_ref().filter(|seen| seen.error.is_none())?.facts.as_deref()?;
+    let down = facts.members.iter().find(|member| member.status.is_err() && !is_defragmenting(view, member))?;
+    Some(safety::unknown_status(down.member.label(), down.status.as_ref().err()?))
+}
+
 /// What needs attention, and what to do about it.
 pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = &view.summary.state.problems;
     let causes = [failure(view), view.summary.breaker.as_ref(), view.summary.hash_mismatch.as_ref()];
+    let causes = down(view).into_iter().chain(causes.into_iter().flatten().cloned());
     html! {
         @if let Some(left_alone) = &view.summary.state.left_alone { p.dim { (words::capital(left_alone)) "." } }
         @if !problems.is_empty() {
@@ -134,7 +142,7 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
             @if let Some(error) = unreached(view) { p.dim { (words::to_do(&safety::no_member_list(error), &view.summary.name)) } }
             @if view.summary.state.condition == ClusterCondition::NoSpace { p.dim { (words::advice(alarm_advice(AlarmKind::NoSpace), &view.summary.name)) } }
             // One is enough: they rarely differ, and the others follow once it is dealt with.
-            @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause, &view.summary.name)) } }
+            @if let Some(cause) = causes.into_iter().next() { p.dim.foreign { (words::to_do(&cause, &view.summary.name)) } }
         }
     }
 }

@@ -32,7 +32,17 @@ pub(super) fn advice(advice: &str, cluster: &str) -> Markup {
     html! {
         " What to do: "
         @for (index, part) in advice.split('`').enumerate() {
-            @if index % 2 == 1 { code { (part) } } @else { (part) }
+            @if index % 2 == 1 { code { (command(part)) } } @else { (part) }
+        }
+    }
+}
+
+/// Without line breaks within its flags.
+fn command(text: &str) -> Markup {
+    html! {
+        @for (index, word) in text.split(' ').enumerate() {
+            @if index > 0 { " " }
+            @if word.starts_with("--") { span.whole { (word) } } @else { (word) }
         }
     }
 }
