@@ -95,9 +95,11 @@ impl Connection {
             ca.transpose()?.map_or(Trust::System, Trust::Authorities)
         };
         if let Some((cert, key)) = &credentials.identity {
-            let path = files.tls.cert_file.as_deref();
-            let own =
-                Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))?;
+            let of_cert = |what, detail| unusable(what, files.tls.cert_file.as_deref(), detail);
+            let chain = tls::certificates(cert).map_err(|detail| of_cert("the client certificate", detail))?;
+            let key =
+                tls::key(key).map_err(|detail| unusable("the client key", files.tls.key_file.as_deref(), detail))?;
+            let own = Identity::new(chain, key).map_err(|detail| of_cert("the client certificate or key", detail))?;
             etcd_user.common_name = own.common_name();
             identity = Some(own);
         }
@@ -226,9 +228,7 @@ struct Identity {
 
 impl Identity {
     /// Between the writes of the two files they do not belong together.
-    fn new(cert: &[u8], key: &[u8]) -> Result<Self, String> {
-        let chain = tls::certificates(cert)?;
-        let key = tls::key(key).map_err(|error| format!("the key: {error}"))?;
+    fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|error| match error.to_string() {
             text if text.contains("UnsupportedCertVersion") => {
@@ -261,4 +261,22 @@ fn client_config(trust: Trust, identity: Option<Identity>) -> Result<ClientConfi
 
 fn unusable(what: &'static str, path: Option<&Path>, detail: String) -> ConnectError {
     ConnectError::Unusable { what, path: path.unwrap_or(Path::new("")).to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::access::TlsFiles;
+
+    #[test]
+    fn an_unusable_key_is_named_by_its_own_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = testkit::Pki::self_signed(dir.path(), "own", |_| {}).unwrap();
+        std::fs::write(&own.key, "").unwrap();
+        let named = format!("the client key {} is not usable: it contains no private key", own.key.display());
+        let tls = TlsFiles { ca_file: None, cert_file: Some(own.cert), key_file: Some(own.key) };
+        let files = CredentialFiles { tls, user: None };
+        let refused = Connection::new(&files, files.read().unwrap(), &Sources::default()).err().unwrap();
+        assert!(refused.to_string().starts_with(&named), "{refused}");
+    }
 }
