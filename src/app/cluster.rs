@@ -227,7 +227,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Releases the lock: from here on nothing starts, and another replica may act.
     pub async fn release_lock(&self) {
-        if let Some(term) = self.held_term() {
+        if let Some(term) = self.held_term().filter(|_| self.succession.lock.is_needed()) {
             info!(cluster = self.name(), term = term.0, "releasing the lock");
             self.write_last_note(term).await;
         }

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod decisions;
+mod own_problems;
 
 const TOKEN: &str = "0123456789abcdef";
 const ADMIN: &str = "fedcba9876543210";

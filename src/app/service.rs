@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
@@ -24,6 +25,7 @@ use crate::{
     config::{LockSettings, effective::effective},
     core::{
         alert::{self, AlertStatus, ForeignAlerts, Notification},
+        explain::Severity,
         history::{AlertKey, RunId, RunView, Trigger},
         plan_view::PlanView,
         reason::Reason,
@@ -39,6 +41,7 @@ use crate::{
             NotifyError, PlanError, ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
         },
     },
+    telemetry::log_limit::{self, MAX_FIELD_CHARS},
     turn_limiter::TurnLimiter,
 };
 
@@ -63,6 +66,8 @@ pub struct App<E, J> {
     /// The targets, whose URLs are not in `redacted`.
     pub(super) notify: Vec<NotifySettings>,
     reloads: AsyncMutex<()>,
+    /// When the last reload was rejected; `None` if it was applied, or there was none.
+    reload_rejected_at: Mutex<Option<Timestamp>>,
     pub(super) shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
@@ -90,6 +95,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             redacted: Mutex::default(),
             notify: Vec::new(),
             reloads: AsyncMutex::default(),
+            reload_rejected_at: Mutex::default(),
             shared,
             phase,
             journal_seen: AsyncMutex::default(),
@@ -151,7 +157,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 
     /// Why the journal cannot be written, if it cannot. Each check writes to the disk, so not every call makes one.
-    async fn journal_trouble(&self) -> Option<String> {
+    pub(super) async fn journal_trouble(&self) -> Option<String> {
         /// Shorter than the usual interval of Kubernetes' readiness probes.
         const RECHECK_AFTER: Duration = Duration::from_secs(2);
         let mut seen = self.journal_seen.lock().await;
@@ -163,6 +169,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 trouble
             }
         }
+    }
+
+    pub(super) fn reload_rejected_at(&self) -> Option<Timestamp> {
+        *self.reload_rejected_at.lock()
     }
 
     /// The configured clusters, and what runs for them.
@@ -283,6 +293,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 }
 
+/// The alert's labels for the log, each value of limited length.
+fn labels(alert: &alert::Alert) -> String {
+    let label = |(name, value): (&String, &String)| format!("{name}={}", log_limit::cut(value, MAX_FIELD_CHARS));
+    alert.labels.iter().map(label).collect::<Vec<_>>().join(",")
+}
+
 /// Which cluster an alert concerns, whether Alertmanager, another replica or another shard sent it.
 pub(super) fn target<'a>(
     notification: &Notification,
@@ -355,6 +371,13 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
                 debug!(fingerprint = alert.fingerprint, decision = decided, code, "alert offered again");
             } else {
                 let (cluster, run) = decision.about();
+                if let (AlertDecision::Ignored { cluster: None, reason }, AlertStatus::Firing) =
+                    (&decision, alert.status)
+                    && reason.severity() == Severity::Operator
+                {
+                    let labels = labels(alert);
+                    warn!(labels, fingerprint = alert.fingerprint, code, %reason, "the alert concerns no cluster");
+                }
                 info!(
                     cluster,
                     run = run.map(|run| run.0),
@@ -428,7 +451,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             Err(problems) => Err(problems),
         };
         self.renew().await;
-        self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
+        let now = self.shared.clock.now();
+        self.shared.counters.config_read(reloaded.is_ok().then_some(now));
+        *self.reload_rejected_at.lock() = reloaded.is_err().then_some(now);
+        self.shared.changes.announce();
         match &reloaded {
             Ok(changes) => changes.log(),
             Err(problems) => error!(

@@ -46,6 +46,7 @@ use crate::{
         time::Time,
     },
     ports::{
+        clock::Clock,
         etcd::Etcd,
         journal::{Journal, JournalError},
         notifier::NotifySettings,
@@ -299,6 +300,7 @@ async fn in_this_process(
         policy: cluster.policy.clone(),
         gates: &gates,
         old_revision: None,
+        outside_window: !cluster.policy.windows.open_at(SystemClock.now()),
         snapshot_patience: SNAPSHOT_PATIENCE,
         etcd: &etcd,
         journal: &journal,
@@ -469,7 +471,6 @@ fn row(result: &MemberResult) -> Vec<String> {
 
 /// What a run that touched members did, like `Run 17: 3 members defragmented in 42 s, 93.1 MiB freed.`
 fn totals(view: &RunView) -> Option<String> {
-    let done = view.members.iter().filter(|member| matches!(member.end, MemberEnd::Defragmented { .. })).count();
     if view.members.is_empty() {
         return None;
     }
@@ -477,7 +478,7 @@ fn totals(view: &RunView) -> Option<String> {
         let seconds = to.duration_since(from).as_secs();
         format!(" in {seconds} s")
     });
-    let (id, members, freed) = (view.id, story::count(done, "member"), table::size(view.reclaimed()));
+    let (id, members, freed) = (view.id, story::count(view.defragmented(), "member"), table::size(view.reclaimed()));
     Some(format!("Run {id}: {members} defragmented{took}, {freed} freed."))
 }
 
@@ -486,13 +487,14 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Succeeded => "Succeeded.".to_owned(),
         Outcome::NothingToDo => "Nothing to do: no member needs it (`defragd plan` says why).".to_owned(),
-        Outcome::Observed { members } => {
-            format!("The mode is observe, so nothing was changed; it would have defragmented {}.", members.join(", "))
+        Outcome::Observed { members, outside_window } => {
+            let would_have = story::would_have(members, *outside_window);
+            format!("The mode is observe, so nothing was changed; it {would_have}.")
         }
         Outcome::Refused { reason } => format!("Refused, nothing was touched: {reason}."),
-        Outcome::Failed { reason } => format!("Failed, no further member was started: {reason}."),
+        Outcome::Failed { reason } => format!("Failed: {reason}."),
         Outcome::Mismatched { reason } => format!("The members were defragmented, but {reason}."),
-        Outcome::Stopped { reason } => format!("Stopped, no further member was started: {reason}."),
+        Outcome::Stopped { reason } => format!("Stopped: {reason}."),
         Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
     }
 }

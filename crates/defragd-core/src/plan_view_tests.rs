@@ -1,11 +1,12 @@
 use super::*;
 use crate::{
-    cluster::Gauges,
+    cluster::{Alarm, AlarmKind, Gauges},
     fixture,
     gate::{GateKind, Moment, OnFailure},
     history::{Request, RunId},
     ledger::Ledger,
     order::{Order, OrderRecord},
+    window::{Schedule, Window},
 };
 
 fn inputs<'a>(facts: &'a ClusterFacts, policy: &'a Policy, ledger: &'a Ledger) -> PlanInputs<'a> {
@@ -89,4 +90,43 @@ fn totals_the_leader_and_the_versions_are_named() {
     let transfers = Policy { leader: crate::policy::LeaderPolicy::LastAfterTransfer, ..policy };
     let view = PlanView::new(inputs(&facts, &transfers, &Ledger::default()));
     assert!(view.leader.contains("transfers leadership to another member"), "{}", view.leader);
+}
+
+#[test]
+fn in_mode_observe_a_plan_shows_that_no_window_is_open() {
+    let shut = Window {
+        days: Vec::new(),
+        start: jiff::civil::time(3, 0, 0, 0),
+        end: jiff::civil::time(4, 0, 0, 0),
+        timezone: jiff::tz::TimeZone::UTC,
+    };
+    for mode in [Mode::Observe, Mode::Enforce] {
+        let policy = Policy { mode, windows: Schedule(vec![shut.clone()]), ..Policy::default() };
+        let (facts, ledger) = (fixture::cluster(3), Ledger::default());
+        for as_manual in [false, true] {
+            let view = PlanView::new(PlanInputs { as_manual, ..inputs(&facts, &policy, &ledger) });
+            let holds: Vec<_> = view.holds.iter().map(|hold| hold.reason.label()).collect();
+            assert_eq!(holds.contains(&"observe_mode"), mode == Mode::Observe);
+            assert!(holds.contains(&"outside_window"), "{mode:?}: {holds:?}");
+        }
+    }
+}
+
+#[test]
+fn under_nospace_a_plan_says_why_it_defragments_members_in_which_little_seems_free() {
+    let warnings = |in_use: u64| {
+        let mut facts = fixture::cluster(3);
+        for index in 0..3 {
+            let status = fixture::status_mut(&mut facts, index);
+            status.quota = Some(ByteSize::mib(32));
+            (status.db_size, status.db_size_in_use) =
+                (ByteSize::mib(33), ByteSize::mib(if index == 1 { in_use } else { 1 }));
+        }
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
+        let (policy, ledger) = (Policy::default(), Ledger::default());
+        PlanView::new(inputs(&facts, &policy, &ledger)).warnings.join("\n")
+    };
+    let text = "etcd-2 is defragmented once although little seems free";
+    assert!(warnings(33).contains(text), "{}", warnings(33));
+    assert!(!warnings(1).contains("seems free"), "{}", warnings(1));
 }

@@ -22,14 +22,21 @@ pub(super) fn unbroken(text: &str) -> String {
     text.replace(' ', "\u{a0}")
 }
 
-/// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
+/// What to do about a reason. Nothing where there is nothing to do.
 pub(super) fn to_do(reason: &Reason) -> Markup {
     html! {
         @if let Some(advice) = reason.to_do() {
             " What to do: "
-            @for (index, part) in advice.split('`').enumerate() {
-                @if index % 2 == 1 { code { (part) } } @else { (part) }
-            }
+            (with_commands(advice))
+        }
+    }
+}
+
+/// The text; what stands in backticks is a command or a key.
+pub(super) fn with_commands(text: &str) -> Markup {
+    html! {
+        @for (index, part) in text.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
@@ -44,7 +51,7 @@ pub(super) fn activity(activity: &RunActivity) -> String {
         RunActivity::Settling { intent } => {
             format!("{} is defragmented, checking that the cluster stays healthy", intent.member)
         }
-        RunActivity::Waiting { reason, .. } => format!("waiting: {reason}"),
+        RunActivity::Waiting { reason, .. } => story::waiting(reason),
     }
 }
 
