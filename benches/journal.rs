@@ -109,7 +109,7 @@ async fn observed(journal: &SqliteJournal, cluster: &str, different: Option<u64>
         None => ["etcd-3", "etcd-2", "etcd-1"].map(str::to_owned).to_vec(),
     };
     let run = accepted(journal, cluster, Mode::Observe).await;
-    journal.append(run, Entry::Finished(Outcome::Observed { members })).await.unwrap();
+    journal.append(run, Entry::Finished(Outcome::Observed { members, outside_window: false })).await.unwrap();
 }
 
 async fn enforced(journal: &SqliteJournal, cluster: &str) {

@@ -8,6 +8,7 @@ use super::{fleet::ConfiguredClusters, service::App};
 use crate::{
     core::{
         alert::{self, AlertStatus, ForeignAlerts, Notification},
+        explain::Severity,
         history::AlertKey,
         reason::Reason,
     },
@@ -16,6 +17,7 @@ use crate::{
         journal::{Journal, JournalError},
         service::{AlertAnswer, AlertDecision, NotifyError},
     },
+    telemetry::log_limit::{self, MAX_FIELD_CHARS},
 };
 
 impl<E: Etcd, J: Journal> App<E, J> {
@@ -52,6 +54,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 debug!(fingerprint = alert.fingerprint, decision = decided, code, "alert offered again");
             } else {
                 let (cluster, run) = decision.about();
+                if let (AlertDecision::Ignored { cluster: None, reason }, AlertStatus::Firing) =
+                    (&decision, alert.status)
+                    && reason.severity() == Severity::Operator
+                {
+                    let labels = labels(alert);
+                    warn!(labels, fingerprint = alert.fingerprint, code, %reason, "the alert concerns no cluster");
+                }
                 info!(
                     cluster,
                     run = run.map(|run| run.0),
@@ -98,6 +107,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
         Ok(decisions)
     }
+}
+
+/// The alert's labels for the log, each value of limited length.
+fn labels(alert: &alert::Alert) -> String {
+    let label = |(name, value): (&String, &String)| format!("{name}={}", log_limit::cut(value, MAX_FIELD_CHARS));
+    alert.labels.iter().map(label).collect::<Vec<_>>().join(",")
 }
 
 /// Which cluster an alert concerns, whether Alertmanager, another replica or another shard sent it.

@@ -55,6 +55,8 @@ pub struct Drive<'a, E, J> {
     pub gates: &'a [Gate],
     /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
     pub old_revision: Option<u64>,
+    /// Whether no maintenance window is open at its start.
+    pub outside_window: bool,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
     pub etcd: &'a E,
@@ -110,6 +112,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             past: PlanHistory::of_run(&ledger, view),
             only_compares: only_compares(view),
             snapshot_patience: self.snapshot_patience,
+            outside_window: self.outside_window,
             old_revision: self.old_revision,
         })
     }

@@ -31,6 +31,7 @@ fn drive<'a>(
         policy,
         gates: &[],
         old_revision: None,
+        outside_window: false,
         snapshot_patience: Duration::from_mins(10),
         etcd,
         journal,

@@ -316,6 +316,9 @@ impl Journal for FakeJournal {
     }
 
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
+        if *self.broken.lock() {
+            return Err(JournalError::Write("no space left on device".to_owned()));
+        }
         let record = OrderRecord { cluster: cluster.to_owned(), at: self.now(), order };
         self.orders.lock().push(record);
         Ok(())

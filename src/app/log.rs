@@ -160,6 +160,9 @@ impl Progress for LogProgress {
         let (cluster, run, seconds) = (&self.cluster, self.run.0, took.as_secs_f64());
         if let Some(reason) = outcome.reason() {
             warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, advice = reason.to_do_for(cluster), "run ended");
+        } else if let Outcome::Observed { members, outside_window } = outcome {
+            let (members, outcome) = (members.join(","), outcome.label());
+            info!(cluster, run, seconds, outcome, members, outside_window, "run ended");
         } else {
             info!(cluster, run, seconds, outcome = outcome.label(), "run ended");
         }

@@ -70,7 +70,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Releases the lock: from here on nothing starts, and another replica may act.
     pub async fn release_lock(&self) {
         let lock = &self.succession.lock;
-        if let Some(term) = self.held_term() {
+        if let Some(term) = self.held_term().filter(|_| lock.is_needed()) {
             info!(cluster = self.name(), term = term.0, "releasing the lock");
             // Without the last holders' note merged in, a new note would lose it.
             if let (true, Some(store)) = (self.succession.has_inherited(term), lock.store()) {

@@ -17,7 +17,9 @@ use super::{cluster::Cluster, service::App};
 use crate::{
     core::{
         history::{Record, RunId, RunView},
+        reason::Code,
         shard::Elsewhere,
+        story,
     },
     ports::{
         etcd::Etcd,
@@ -115,6 +117,25 @@ impl<E: Etcd, J: Journal> App<E, J> {
 impl<E: Etcd, J: Journal> Overview for App<E, J> {
     fn now(&self) -> Timestamp {
         self.shared.clock.now()
+    }
+
+    async fn own_problems(&self) -> Vec<String> {
+        let journal = self.journal_trouble().await.map(|trouble| {
+            let advice = Code::JournalFailed.advice();
+            format!("{}. No run starts, and no action is accepted. What to do: {advice}", story::capital(&trouble))
+        });
+        let reload = self.reload_rejected_at().map(|at| {
+            let at = story::time(at);
+            format!(
+                "The configuration was rejected at {at}, and the previous one stays in effect. The log says what is \
+                 wrong, and so does `defragd check-config`."
+            )
+        });
+        journal.into_iter().chain(reload).collect()
+    }
+
+    fn reload_rejected_at(&self) -> Option<Timestamp> {
+        self.reload_rejected_at()
     }
 
     async fn refresh(&self, clusters: &[String]) {

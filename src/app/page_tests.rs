@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod decisions;
+mod own_problems;
 mod running;
 
 const TOKEN: &str = "0123456789abcdef";

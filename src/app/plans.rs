@@ -21,7 +21,10 @@ use crate::{
         reason::Reason,
         safety,
     },
-    ports::{etcd::Etcd, journal::Journal},
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+    },
 };
 
 /// A younger observation is used again, however many people look.
@@ -38,6 +41,8 @@ pub(super) struct PlanBasis {
     rules: Arc<Rules>,
     facts: Arc<ClusterFacts>,
     gates: Vec<GateResult>,
+    /// Why the journal cannot be written, if so: then no run starts.
+    unwritable: Option<Reason>,
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -51,7 +56,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // Read without an announcement: a page that shows a plan would otherwise request itself again.
         let read = ledger::read(&self.shared.journal, self.name()).await;
         let ledger = read.map_err(|error| Reason::JournalFailed { detail: error.to_string() })?;
-        let (queued, others) = self.other_holds(as_manual);
+        let (queued, mut others) = self.other_holds(as_manual);
+        others.extend(basis.unwritable);
         Ok(PlanView::new(PlanInputs {
             cluster: self.name(),
             at: basis.at,
@@ -98,9 +104,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let facts = observer::observe_all(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
         drop(place);
         let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
+        let unwritable = self.shared.journal.writable().await.err().map(|error| match error {
+            JournalError::Write(detail) => Reason::JournalFailed { detail },
+            error => Reason::JournalFailed { detail: error.to_string() },
+        });
         let done = Instant::now();
         let fresh_for = FRESH_FOR.max(done - begun);
-        let basis = PlanBasis { done, fresh_for, at, rules, facts: Arc::new(facts), gates };
+        let basis = PlanBasis { done, fresh_for, at, rules, facts: Arc::new(facts), gates, unwritable };
         *last = Some(basis.clone());
         Ok(basis)
     }

@@ -152,4 +152,4 @@ fn needs_operator(kind: UnknownKind) -> bool {
 
 #[cfg(test)]
 #[path = "problems_tests.rs"]
-mod tests;
+pub(super) mod tests;

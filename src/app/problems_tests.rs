@@ -4,18 +4,25 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    adapters::http::AccessPolicy,
     app::{
-        cluster::{Cluster, tests::shared},
+        cluster::{
+            Cluster,
+            tests::{key, shared},
+        },
         fake::{FakeEtcd, FakeJournal},
+        fake_site::site,
     },
     config::ClusterSettings,
+    core::policy::Mode,
+    ports::service::{Command, Service},
 };
 const MINUTES: usize = 10;
 const SCRAPE_EVERY: Duration = Duration::from_secs(5);
 
 /// The lines that are logged in this thread.
 #[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
+pub(in crate::app) struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Logged {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -29,14 +36,14 @@ impl Write for Logged {
 }
 
 impl Logged {
-    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(in crate::app) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
         let logged = Self::default();
         let writer = logged.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         (logged, tracing::subscriber::set_default(subscriber))
     }
 
-    fn lines(&self, text: &str) -> Vec<String> {
+    pub(in crate::app) fn lines(&self, text: &str) -> Vec<String> {
         let all = String::from_utf8_lossy(&self.0.lock()).into_owned();
         all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
@@ -91,4 +98,56 @@ async fn a_cluster_that_comes_and_goes_is_logged_no_more_often() {
         let lines = logged.lines(text);
         assert!((2..=MINUTES + 1).contains(&lines.len()), "{} lines: {text}", lines.len());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_that_the_journal_does_not_record_is_not_logged_as_done() {
+    let (logged, _guard) = Logged::begin();
+    let cluster = Arc::new(cluster());
+    cluster.request(key("1")).await.expect("accepted");
+    let commands = [
+        Command::Pause { reason: "upgrade".to_owned(), lasts: None },
+        Command::Resume { reason: "done".to_owned() },
+        Command::Run { members: Vec::new() },
+        Command::Cancel { reason: "not tonight".to_owned() },
+    ];
+    for (is_broken, lines) in [(true, 0), (false, 1)] {
+        if is_broken {
+            cluster.shared.journal.break_down();
+        } else {
+            cluster.shared.journal.recover();
+        }
+        for command in commands.clone() {
+            assert_eq!(cluster.command("ann".to_owned(), command).await.is_err(), is_broken);
+        }
+        for done in ["paused cluster", "resumed cluster", "started the waiting run", "cancelled the request"] {
+            assert_eq!(logged.lines(done).len(), lines, "{done}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_concerns_no_cluster_is_a_warning_with_its_labels() {
+    let (logged, _guard) = Logged::begin();
+    let (app, _) = site(&["a"], Mode::Enforce, AccessPolicy::tokens(None, None));
+    for status in ["firing", "resolved"] {
+        let labels = serde_json::json!({ "alertname": "X", "etcd_cluster": "b", "job": "j".repeat(300) });
+        let alert = serde_json::json!({
+            "status": status, "labels": labels, "startsAt": "2026-11-23T00:00:00Z", "fingerprint": "f"
+        });
+        let notification = serde_json::json!({ "version": "4", "alerts": [alert] });
+        app.notify(serde_json::from_value(notification).expect("a notification")).await.expect("answered");
+    }
+    let lines = logged.lines("WARN");
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    assert!(line.contains("etcd_cluster=") && line.contains("unknown_cluster"), "{line}");
+    assert!(line.contains(&"j".repeat(200)) && !line.contains(&"j".repeat(257)), "{line}");
+    assert_eq!(logged.lines("alert received").len(), 2);
+}
+
+#[tokio::test]
+async fn a_cluster_without_a_lock_releases_none() {
+    let (logged, _guard) = Logged::begin();
+    cluster().release_lock().await;
+    assert_eq!(logged.lines("releasing the lock"), Vec::<String>::new());
 }

@@ -339,20 +339,23 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         match command {
             Command::Pause { reason, lasts } => {
                 let until = lasts.and_then(|lasts| self.shared.clock.now().checked_add(lasts).ok());
+                let order = Order::Pause { by: by.clone(), reason: reason.clone(), until };
+                self.shared.journal.order(cluster, order).await?;
                 info!(cluster, by, reason, until = until.map(|until| until.to_string()), "paused");
-                self.shared.journal.order(cluster, Order::Pause { by, reason, until }).await?;
             }
             Command::Resume { reason } => {
-                info!(cluster, by, reason, "resumed");
                 let last_ended = self.ledger().await?.last_ended();
-                self.shared.journal.order(cluster, Order::Resume { by, reason, last_ended }).await?;
+                let order = Order::Resume { by: by.clone(), reason: reason.clone(), last_ended };
+                self.shared.journal.order(cluster, order).await?;
+                info!(cluster, by, reason, "resumed");
             }
             Command::Run { members } => return self.run_for(by, members).await.map(Some),
             Command::Cancel { reason } => {
                 let run = self.standing_run(&self.ledger().await?);
                 let run = run.ok_or_else(|| CommandError::NothingToCancel(cluster.to_owned()))?;
+                let cancellation = Cancellation { by: by.clone(), reason: reason.clone() };
+                self.shared.journal.append(run, Entry::Cancelled(cancellation)).await?;
                 info!(cluster, run = run.0, by, reason, "cancelled the request");
-                self.shared.journal.append(run, Entry::Cancelled(Cancellation { by, reason })).await?;
             }
         }
         self.ledger().await?;
@@ -372,13 +375,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Err(CommandError::Refused(reason));
         }
         if let Some(OpenRun { id: run, request, .. }) = open {
+            if !members.is_empty() {
+                return Err(CommandError::Refused(Reason::AnotherRunWaits { run }));
+            }
             let agreed = ledger.run(run).is_some_and(|view| view.approved.is_some());
-            if agreed || request.trigger == Trigger::Manual || !members.is_empty() {
+            if agreed || request.trigger == Trigger::Manual {
                 return Err(CommandError::Refused(Reason::AlreadyRequested));
             }
             // There is one request at a time: this approves the waiting one.
+            self.shared.journal.append(run, Entry::Approved { by: by.clone() }).await?;
             info!(cluster = self.name(), run = run.0, by, "an operator started the waiting run");
-            self.shared.journal.append(run, Entry::Approved { by }).await?;
             self.ledger().await?;
             self.requests.wake.notify_one();
             return Ok(run);

@@ -300,6 +300,10 @@ async fn an_operators_run_skips_the_cooldown_and_is_recorded_with_their_name() {
     let again =
         cluster.command("bob".to_owned(), Command::Run { members: Vec::new() }).await.expect_err("one is enough");
     assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
+    let some = Command::Run { members: vec!["etcd-1".to_owned()] };
+    let some = cluster.command("bob".to_owned(), some).await.expect_err("another run waits").to_string();
+    assert!(some.contains(&format!("run {run} of this cluster is waiting")), "{some}");
+    assert!(some.contains("`defragd cancel --cluster NAME`, then the same command again"), "{some}");
     serve_for(&cluster, 10 * MINUTE).await;
     let view = world.journal.run(run).await.expect("read").expect("there");
     assert_eq!(view.approved.map(|approval| approval.by), Some("ann".to_owned()));

@@ -156,7 +156,7 @@ impl<W: Fn(RunLine<'_>) + Send + Sync> Progress for TextProgress<W> {
     }
 
     fn waiting(&self, reason: &Reason) {
-        self.line(&format!("waiting: {reason}"));
+        self.line(&story::waiting(&reason.to_string()));
     }
 
     fn fell_back(&self, reason: &Reason) {

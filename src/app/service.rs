@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
@@ -62,6 +63,8 @@ pub struct App<E, J> {
     /// The targets, whose URLs are not in `redacted`.
     pub(super) notify: Vec<NotifySettings>,
     reloads: AsyncMutex<()>,
+    /// When the last reload was rejected; `None` if it was applied, or there was none.
+    reload_rejected_at: Mutex<Option<Timestamp>>,
     pub(super) shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
@@ -88,6 +91,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             redacted: Mutex::default(),
             notify: Vec::new(),
             reloads: AsyncMutex::default(),
+            reload_rejected_at: Mutex::default(),
             shared,
             phase,
             journal_seen: AsyncMutex::default(),
@@ -149,7 +153,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 
     /// Why the journal cannot be written, if it cannot. Each check writes to the disk, so not every call makes one.
-    async fn journal_trouble(&self) -> Option<String> {
+    pub(super) async fn journal_trouble(&self) -> Option<String> {
         /// Shorter than the usual interval of Kubernetes' readiness probes.
         const RECHECK_AFTER: Duration = Duration::from_secs(2);
         let mut seen = self.journal_seen.lock().await;
@@ -161,6 +165,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 trouble
             }
         }
+    }
+
+    pub(super) fn reload_rejected_at(&self) -> Option<Timestamp> {
+        *self.reload_rejected_at.lock()
     }
 
     pub fn fleet(&self) -> &Fleet<E, J> {
@@ -341,7 +349,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             Err(problems) => Err(problems),
         };
         self.renew().await;
-        self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
+        let now = self.shared.clock.now();
+        self.shared.counters.config_read(reloaded.is_ok().then_some(now));
+        *self.reload_rejected_at.lock() = reloaded.is_err().then_some(now);
+        self.shared.changes.announce();
         match &reloaded {
             Ok(changes) => changes.log(),
             Err(problems) => error!(

@@ -151,6 +151,9 @@ impl<E: Etcd> ObservedCluster<E> {
         if let Some(detail) = refused.as_ref().filter(|_| memory.refused != refused) {
             warn!(cluster = self.name, detail, "the changed credentials are invalid: keeping the previous ones");
         }
+        if memory.refused.is_some() && refused.is_none() {
+            info!(cluster = self.name, "the credentials are valid again");
+        }
         memory.refused = refused;
     }
 

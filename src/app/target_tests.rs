@@ -85,3 +85,14 @@ async fn a_new_connection_may_lead_to_other_pages() {
     let (members, _) = scrape(&target).await;
     assert!(members.iter().all(|member| member.status.as_ref().is_ok_and(|status| status.quota.is_some())));
 }
+
+#[tokio::test]
+async fn credentials_that_are_valid_again_are_logged_once() {
+    let (logged, _guard) = crate::app::problems::tests::Logged::begin();
+    let target = target();
+    target.memory.lock().refused = Some("the client key is not usable".to_owned());
+    for _ in 0..2 {
+        target.renew().await;
+        assert_eq!(logged.lines("the credentials are valid again").len(), 1);
+    }
+}

@@ -290,6 +290,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             policy: rules.policy.clone(),
             gates: &rules.gates,
             old_revision: self.target.old_revision(),
+            outside_window: !rules.policy.windows.open_at(self.shared.clock.now()),
             snapshot_patience: SNAPSHOT_PATIENCE,
             etcd: &*etcd,
             journal: &self.shared.journal,

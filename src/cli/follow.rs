@@ -21,6 +21,7 @@ use crate::{
         explain::for_cluster,
         history::{Outcome, Record, RunId, RunView},
         reason::Reason,
+        story,
     },
     ports::overview::ProgressLine,
 };
@@ -77,9 +78,14 @@ pub(super) async fn run(
             let open = now.and_then(|now| now.active_run.or(now.queued_run));
             let requested_before = reason.as_deref() == Some(Reason::AlreadyRequested.label()) && members.is_empty();
             let Some(run) = open.filter(|_| requested_before) else {
-                let advice =
-                    reason.map_or_else(|| "defragd plan".to_owned(), |reason| format!("defragd explain {reason}"));
-                return refused(output, &format!("Refused, nothing was touched: {detail}"), &advice);
+                let explain =
+                    || reason.map_or_else(|| "defragd plan".to_owned(), |reason| format!("defragd explain {reason}"));
+                // The server's text of a reason ends with the advice, if there is one.
+                let (why, advice) = match detail.split_once(". What to do: ") {
+                    Some((why, advice)) => (why, advice.replace("--cluster NAME", &format!("--cluster {name}"))),
+                    None => (detail.as_str(), explain()),
+                };
+                return refused(output, &format!("Refused, nothing was touched: {why}"), &advice);
             };
             eprintln!("defragd: run {run} was requested before; following it");
             (server, run)
@@ -172,7 +178,7 @@ impl Follower<'_> {
         }
         self.printed = now.progress.len();
         if let Some(waiting) = now.waiting_for.as_ref().filter(|_| now.started_at.is_none()) {
-            self.hold(&format!("waiting: {}", waiting.message));
+            self.hold(&story::waiting(&waiting.message));
         }
     }
 

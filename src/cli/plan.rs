@@ -304,7 +304,7 @@ fn summary(plan: &PlanView) -> String {
 
 fn held(plan: &PlanView) -> &'static str {
     match (plan.as_manual, plan.mode) {
-        (_, Mode::Observe) => "Nothing is changed now:",
+        (_, Mode::Observe) => "A run is held now:",
         (true, _) => "A run that an operator requests is held now:",
         (false, _) => "An automatic run is held now:",
     }

@@ -85,7 +85,6 @@ fn row(result: &MemberResult) -> Vec<String> {
 
 /// What a run that touched members did, like `Run 17: 3 members defragmented in 42 s, 93.1 MiB freed.`
 fn totals(view: &RunView) -> Option<String> {
-    let done = view.members.iter().filter(|member| matches!(member.end, MemberEnd::Defragmented { .. })).count();
     if view.members.is_empty() {
         return None;
     }
@@ -93,7 +92,7 @@ fn totals(view: &RunView) -> Option<String> {
         let seconds = to.duration_since(from).as_secs();
         format!(" in {seconds} s")
     });
-    let (id, members, freed) = (view.id, story::count(done, "member"), table::size(view.reclaimed()));
+    let (id, members, freed) = (view.id, story::count(view.defragmented(), "member"), table::size(view.reclaimed()));
     Some(format!("Run {id}: {members} defragmented{took}, {freed} freed."))
 }
 
@@ -102,13 +101,14 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Succeeded => "Succeeded.".to_owned(),
         Outcome::NothingToDo => "Nothing to do: no member needs it (`defragd plan` says why).".to_owned(),
-        Outcome::Observed { members } => {
-            format!("The mode is observe, so nothing was changed; it would have defragmented {}.", members.join(", "))
+        Outcome::Observed { members, outside_window } => {
+            let would_have = story::would_have(members, *outside_window);
+            format!("The mode is observe, so nothing was changed; it {would_have}.")
         }
         Outcome::Refused { reason } => format!("Refused, nothing was touched: {reason}."),
-        Outcome::Failed { reason } => format!("Failed, no further member was started: {reason}."),
+        Outcome::Failed { reason } => format!("Failed: {reason}."),
         Outcome::Mismatched { reason } => format!("The members were defragmented, but {reason}."),
-        Outcome::Stopped { reason } => format!("Stopped, no further member was started: {reason}."),
+        Outcome::Stopped { reason } => format!("Stopped: {reason}."),
         Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
     }
 }

@@ -115,14 +115,64 @@ fn row(run: &RunView, held: bool) -> Vec<String> {
         run.request.trigger.label().to_owned(),
         story::exact_time(run.accepted_at),
         outcome.to_owned(),
-        run.members.len().to_string(),
+        run.defragmented().to_string(),
         table::size(run.reclaimed()),
-        why_of(run),
+        why_of(run, held),
     ]
 }
 
-fn why_of(run: &RunView) -> String {
+/// What it is doing, as far as the journal shows.
+fn now(run: &RunView) -> String {
+    match (&run.open_intent, run.members.last(), run.steps.last()) {
+        (Some(intent), ..) => format!("defragmenting {}, or waiting for a healthy cluster after it", intent.member),
+        (None, Some(last), _) => format!("checking what is next after {}", last.intent.member),
+        (None, None, Some(step)) => story::about(step),
+        (None, None, None) => "checking what is first".to_owned(),
+    }
+}
+
+fn why_of(run: &RunView, held: bool) -> String {
+    let is_running = held && run.outcome.is_none() && run.started_at.is_some();
     let reason = run.outcome.as_ref().and_then(Outcome::reason).map(ToString::to_string);
+    let reason = reason.or_else(|| is_running.then(|| now(run)));
     let why: Vec<_> = reason.into_iter().chain(history::repeats_of(run)).collect();
     if why.is_empty() { "-".to_owned() } else { why.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        fixture,
+        history::{Entry, MemberEnd, Record, Request, Trigger},
+        policy::Mode,
+    };
+
+    #[test]
+    fn a_run_in_progress_shows_the_member_that_it_is_at() {
+        let request =
+            Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+        let result = fixture::attempt(3, fixture::sizes(251, 47), MemberEnd::Unconfirmed { after: None });
+        let intent = Entry::Intent(result.intent.clone());
+        let entries = [
+            Entry::Accepted(request),
+            Entry::Started { mode: Mode::Enforce, term: None, compares: false },
+            intent,
+            Entry::Result(result),
+        ];
+        let why = |entries: &[Entry], held| {
+            let at = jiff::Timestamp::UNIX_EPOCH;
+            let records = entries.iter().map(|entry| Record { run: RunId(1), at, entry: entry.clone() });
+            row(&RunView::fold(records)[0], held).pop()
+        };
+        for (known, now) in [
+            (1, "-"),
+            (2, "checking what is first"),
+            (3, "defragmenting etcd-3, or waiting for a healthy cluster after it"),
+            (4, "checking what is next after etcd-3"),
+        ] {
+            assert_eq!(why(&entries[..known], true).as_deref(), Some(now));
+            assert_eq!(why(&entries[..known], false).as_deref(), Some("-"), "no defragd is running");
+        }
+    }
 }

@@ -31,6 +31,7 @@ use crate::{
         reason::Reason,
     },
     ports::{
+        clock::Clock,
         etcd::Etcd,
         journal::{Journal, JournalError},
         notifier::NotifySettings,
@@ -149,6 +150,7 @@ async fn in_this_process(
         policy: cluster.policy.clone(),
         gates: &gates,
         old_revision: None,
+        outside_window: !cluster.policy.windows.open_at(SystemClock.now()),
         snapshot_patience: SNAPSHOT_PATIENCE,
         etcd: &etcd,
         journal: &journal,

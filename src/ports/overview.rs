@@ -152,6 +152,12 @@ pub trait Overview: Send + Sync + 'static {
     /// The time of day, for ages.
     fn now(&self) -> Timestamp;
 
+    /// What is wrong with defragd itself, in sentences.
+    fn own_problems(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// When the last reload of the configuration was rejected; `None` if it was applied, or there was none.
+    fn reload_rejected_at(&self) -> Option<Timestamp>;
+
     /// Observes these clusters again if the last observation is too old, and gives them a moment to answer.
     fn refresh(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
 

@@ -94,7 +94,7 @@ impl Visit for Kind {
 }
 
 /// The text of a value, at most this many characters.
-pub(super) fn cut(value: &dyn fmt::Debug, max_chars: usize) -> String {
+pub fn cut(value: &dyn fmt::Debug, max_chars: usize) -> String {
     struct Short {
         text: String,
         left: usize,

@@ -82,7 +82,7 @@ fn observed(since: Timestamp) -> Vec<Entry> {
     let members = ["etcd-1", "etcd-2", "etcd-0"].map(str::to_owned).to_vec();
     vec![
         Entry::Started { mode: Mode::Observe, term: None, compares: false },
-        Entry::Finished(Outcome::Observed { members }),
+        Entry::Finished(Outcome::Observed { members, outside_window: false }),
         Entry::Repeats { times: 167, since },
     ]
 }

@@ -88,6 +88,9 @@ impl Code {
                 Operator,
                 "Delete keys and compact, which makes the defragmentation shorter. Or raise the liveness probe's `failureThreshold` and then `liveness_budget`; for a limit of the policy, raise `max_expected_stall`.",
             ),
+            Self::LeaderFirst => {
+                (Unsafe, Nothing, "Nothing, if it is intended. Without `--member`, a run defragments the leader last.")
+            }
             Self::SnapshotOpen => (
                 Unsafe,
                 Passes,
@@ -179,6 +182,11 @@ impl Code {
             Self::OtherShard => (NotAccepted, Nothing, "Nothing: that shard serves the cluster."),
             Self::DuplicateAlert => (NotAccepted, Nothing, "Nothing."),
             Self::AlreadyRequested => (NotAccepted, Nothing, "Nothing: one run serves all requests of the cluster."),
+            Self::AnotherRunWaits => (
+                NotAccepted,
+                Operator,
+                "To start the waiting run now: `defragd run --cluster NAME`, without `--member`. To replace it: `defragd cancel --cluster NAME`, then the same command again.",
+            ),
             Self::Served => (
                 HeldBack,
                 Passes,

@@ -345,10 +345,7 @@ impl RequestView {
                 )
             }
             (Some(hold), RequestPhase::Served, _) if is_served(hold) => story::capital(&hold.reason.to_string()),
-            (Some(hold), ..) => {
-                let reason = hold.reason.to_string();
-                if reason.starts_with("waiting") { story::capital(&reason) } else { format!("Waiting: {reason}") }
-            }
+            (Some(hold), ..) => story::capital(&story::waiting(&hold.reason.to_string())),
             (None, RequestPhase::Running, Some(run)) => format!("Run {run} is in progress"),
             (None, _, Some(run)) => format!("Run {run} starts now"),
             (None, ..) => "The next run starts now".to_owned(),

@@ -41,7 +41,7 @@ fn shown(ledger: &Ledger, policy: &Policy, now: Timestamp) -> Option<RequestView
 }
 
 fn observed() -> Outcome {
-    Outcome::Observed { members: vec!["m1".to_owned()] }
+    Outcome::Observed { members: vec!["m1".to_owned()], outside_window: false }
 }
 
 #[test]

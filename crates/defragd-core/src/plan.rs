@@ -183,6 +183,7 @@ impl Plan {
         if warnings.is_empty() {
             warnings = too_long;
         }
+        warnings.extend(leader_first(facts, policy, past, &steps));
         Self { blocked, emergency: emergency(facts), steps, warnings }
     }
 
@@ -270,6 +271,22 @@ fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Pl
     }
 }
 
+/// An operator named the leader, but not all others that need it.
+fn leader_first(facts: &ClusterFacts, policy: &Policy, past: &PlanHistory, steps: &[PlannedMember]) -> Option<Reason> {
+    if past.requested.is_empty() {
+        return None;
+    }
+    let leader = steps.iter().find(|step| step.is_leader && matches!(step.decision, Decision::Defragment { .. }))?;
+    let anyone = PlanHistory { requested: Vec::new(), ..past.clone() };
+    let others = facts.members.iter().filter(|member| {
+        !past.is_requested(&member.member)
+            && matches!(decide(facts, member, policy, &anyone), Decision::Defragment { .. })
+    });
+    let others: Vec<_> = others.map(|member| member.member.label()).collect();
+    let (member, others) = (leader.member.clone(), others.join(", "));
+    (!others.is_empty()).then_some(Reason::LeaderFirst { member, others })
+}
+
 /// Whether leadership is transferred before the leader is defragmented.
 fn transfers_first(policy: &Policy, expected: &Estimate) -> bool {
     match policy.leader {
@@ -319,69 +336,5 @@ pub(super) fn sending(member: &str, open: Option<u64>) -> Option<Reason> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    fn order(plan: &Plan) -> Vec<&str> {
-        plan.pending().map(|(step, _)| step.member.as_str()).collect()
-    }
-
-    #[test]
-    fn followers_come_first_backwards_from_the_leader_and_the_leader_last() {
-        for (leader, expected) in [
-            (1, ["etcd-4", "etcd-3", "etcd-2", "etcd-1"]),
-            (2, ["etcd-1", "etcd-4", "etcd-3", "etcd-2"]),
-            (4, ["etcd-3", "etcd-2", "etcd-1", "etcd-4"]),
-        ] {
-            let mut facts = fixture::cluster(4);
-            for index in 0..4 {
-                fixture::status_mut(&mut facts, index).leader = Some(MemberId(leader));
-            }
-            let plan = Plan::new(&facts, &Policy::default(), &PlanHistory::default());
-            assert_eq!(order(&plan), expected);
-            assert_eq!(plan.blocked, None);
-        }
-    }
-
-    #[test]
-    fn clients_that_go_on_to_the_next_member_of_their_list_never_all_meet_at_one_that_stalls() {
-        for (size, leader) in (3..=7).flat_map(|size| (1..=size).map(move |leader| (size, leader))) {
-            let mut facts = fixture::cluster(size);
-            for index in 0..facts.members.len() {
-                fixture::status_mut(&mut facts, index).leader = Some(MemberId(leader));
-            }
-            let plan = Plan::new(&facts, &Policy::default(), &PlanHistory::default());
-            let mut clients: Vec<u64> = (1..=size).collect();
-            for (step, _) in plan.pending() {
-                let stalls = step.member_id.0;
-                assert!(clients.iter().any(|at| *at != stalls), "all at {stalls} of {size}, {leader} leads");
-                clients.iter_mut().filter(|at| **at == stalls).for_each(|at| *at = *at % size + 1);
-            }
-        }
-    }
-
-    #[test]
-    fn who_is_left_alone_is_named_in_order() {
-        let past = PlanHistory { done: (1..=3).map(MemberId).collect(), ..PlanHistory::default() };
-        let plan = Plan::new(&fixture::cluster(4), &Policy::default(), &past);
-        let names: Vec<_> = plan.steps.iter().map(|step| step.member.as_str()).collect();
-        assert_eq!(names, ["etcd-4", "etcd-1", "etcd-2", "etcd-3"]);
-    }
-
-    #[test]
-    fn a_learner_is_never_chosen() {
-        let mut facts = fixture::cluster(4);
-        facts.members[3].member.is_learner = true;
-        let plan = Plan::new(&facts, &Policy::default(), &PlanHistory::default());
-        assert_eq!(order(&plan), ["etcd-3", "etcd-2", "etcd-1"]);
-        assert_eq!(plan.steps[3].decision, Decision::Skip { reason: Reason::Learner });
-    }
-
-    #[test]
-    fn members_that_were_dealt_with_are_not_chosen_again() {
-        let past = PlanHistory { done: BTreeSet::from([MemberId(2), MemberId(1)]), ..PlanHistory::default() };
-        let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &past);
-        assert_eq!(order(&plan), ["etcd-3"]);
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ use super::{
     hold::{self, HoldView},
     ledger::Ledger,
     plan::{Decision, Plan, PlanHistory, PlannedMember},
-    policy::{Mode, Policy, QUOTA_MARGIN},
+    policy::{MIN_GAIN_UNDER_NO_SPACE, Mode, Need, Policy, QUOTA_MARGIN},
     reason::Reason,
     story, version, wire,
 };
@@ -108,6 +108,9 @@ impl PlanView {
         let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, now);
         if policy.mode == Mode::Observe {
             holds.insert(0, HoldView::new(Reason::ObserveMode, None));
+            // A run in mode observe does not wait for it; after a change to enforce, it would.
+            let shut = (!emergency && !policy.windows.open_at(now)).then(|| policy.windows.next_opening(now));
+            holds.extend(shut.map(|opens| HoldView::new(Reason::OutsideWindow { opens }, None)));
         }
         let retry = ledger.next_attempt(now).filter(|next| !as_manual && run.is_none() && next.at > now);
         if let Some(next) = retry {
@@ -117,7 +120,8 @@ impl PlanView {
         let found = others.into_iter().chain(plan.blocked.clone()).chain(snapshots);
         let found = found.chain(gates.iter().filter_map(GateResult::against));
         holds.extend(found.map(|reason| HoldView::new(reason, None)));
-        let warnings = stays_armed(facts).into_iter().chain(plan.warnings.iter().map(ToString::to_string));
+        let own = tried_once(&plan, facts).into_iter().chain(stays_armed(facts));
+        let warnings = own.chain(plan.warnings.iter().map(ToString::to_string));
         let warnings = warnings.chain(version::of_cluster(facts)).collect();
         Self {
             cluster: cluster.to_owned(),
@@ -184,6 +188,22 @@ fn stays_armed(facts: &ClusterFacts) -> Option<String> {
         usage * 100.0,
         QUOTA_MARGIN * 100.0
     ))
+}
+
+/// Why members are defragmented in which little seems free.
+fn tried_once(plan: &Plan, facts: &ClusterFacts) -> Option<String> {
+    let reclaimable = |step: &PlannedMember| Some(facts.member(step.member_id)?.status.as_ref().ok()?.reclaimable());
+    let is_full = |step: &PlannedMember| reclaimable(step).is_some_and(|free| free < MIN_GAIN_UNDER_NO_SPACE);
+    let full = plan.pending().filter(|(step, need)| *need == Need::NoSpace && is_full(step));
+    let full: Vec<_> = full.map(|(step, _)| step.member.as_str()).collect();
+    let be = if full.len() == 1 { "is" } else { "are" };
+    (!full.is_empty()).then(|| {
+        format!(
+            "{} {be} defragmented once although little seems free: etcd recounts the size in use only when it writes, \
+             and under NOSPACE it may not",
+            full.join(", ")
+        )
+    })
 }
 
 fn of_leader(plan: &Plan) -> String {

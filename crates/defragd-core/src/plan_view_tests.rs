@@ -6,6 +6,7 @@ use crate::{
     history::{Request, RunId},
     ledger::Ledger,
     order::{Order, OrderRecord},
+    window::{Schedule, Window},
 };
 
 fn inputs<'a>(facts: &'a ClusterFacts, policy: &'a Policy, ledger: &'a Ledger) -> PlanInputs<'a> {
@@ -108,4 +109,43 @@ fn a_plan_says_beforehand_that_nospace_will_stay_armed() {
     let warning = warned(30, true).expect("30 of 32 MiB cannot be freed");
     assert!(warning.contains("etcd-1 has 94 % of its quota in use, and its file must be below 90 %"), "{warning}");
     assert_eq!((warned(4, true), warned(30, false)), (None, None));
+}
+
+#[test]
+fn in_mode_observe_a_plan_shows_that_no_window_is_open() {
+    let shut = Window {
+        days: Vec::new(),
+        start: jiff::civil::time(3, 0, 0, 0),
+        end: jiff::civil::time(4, 0, 0, 0),
+        timezone: jiff::tz::TimeZone::UTC,
+    };
+    for mode in [Mode::Observe, Mode::Enforce] {
+        let policy = Policy { mode, windows: Schedule(vec![shut.clone()]), ..Policy::default() };
+        let (facts, ledger) = (fixture::cluster(3), Ledger::default());
+        for as_manual in [false, true] {
+            let view = PlanView::new(PlanInputs { as_manual, ..inputs(&facts, &policy, &ledger) });
+            let holds: Vec<_> = view.holds.iter().map(|hold| hold.reason.label()).collect();
+            assert_eq!(holds.contains(&"observe_mode"), mode == Mode::Observe);
+            assert!(holds.contains(&"outside_window"), "{mode:?}: {holds:?}");
+        }
+    }
+}
+
+#[test]
+fn under_nospace_a_plan_says_why_it_defragments_members_in_which_little_seems_free() {
+    let warnings = |in_use: u64| {
+        let mut facts = fixture::cluster(3);
+        for index in 0..3 {
+            let status = fixture::status_mut(&mut facts, index);
+            status.quota = Some(ByteSize::mib(32));
+            (status.db_size, status.db_size_in_use) =
+                (ByteSize::mib(33), ByteSize::mib(if index == 1 { in_use } else { 1 }));
+        }
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
+        let (policy, ledger) = (Policy::default(), Ledger::default());
+        PlanView::new(inputs(&facts, &policy, &ledger)).warnings.join("\n")
+    };
+    let text = "etcd-2 is defragmented once although little seems free";
+    assert!(warnings(33).contains(text), "{}", warnings(33));
+    assert!(!warnings(1).contains("seems free"), "{}", warnings(1));
 }

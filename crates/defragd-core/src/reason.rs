@@ -146,6 +146,14 @@ pub enum Reason {
         /// The policy's key that sets the limit.
         what: String,
     },
+    /// An operator's run is about the leader (`--member`), while other members that need it are left for later. It is a
+    /// warning: the run starts.
+    #[error("member {member} is the leader, and is defragmented before {others}, which need it, too")]
+    LeaderFirst {
+        member: String,
+        /// Their names, separated by commas.
+        others: String,
+    },
     /// The member is sending a snapshot, mostly a backup. Its defragmentation would wait for the end of the snapshot, and
     /// the member would serve no client until then.
     #[error(
@@ -202,10 +210,11 @@ pub enum Reason {
     #[error("the connection to member {member} broke during its defragmentation: {detail}")]
     ConnectionLost { member: String, detail: String },
     /// After a member was defragmented, the cluster was not healthy again within `recovery_timeout`.
-    #[error("the cluster was not healthy again within {:.0} s after member {member}: {detail}", waited.as_secs_f64())]
+    #[error("the cluster was not healthy again within {:.0} s (recovery_timeout) after member {member}: {detail}", waited.as_secs_f64())]
     NotRecovered {
         /// The member that was defragmented last.
         member: String,
+        /// `recovery_timeout`.
         #[serde(rename = "waited_seconds", with = "wire::number")]
         waited: Duration,
         detail: String,
@@ -270,6 +279,9 @@ pub enum Reason {
     /// The cluster has an open request already; one run serves all its requests.
     #[error("a run of this cluster is requested already")]
     AlreadyRequested,
+    /// An operator requests a run of some members (`--member`) while a run of the cluster waits.
+    #[error("run {run} of this cluster is waiting, and a cluster has one request at a time")]
+    AnotherRunWaits { run: RunId },
     /// Another replica of defragd holds the cluster's lock, and with it acts on the cluster.
     #[error("replica {holder} holds the cluster's lock")]
     LockHeldElsewhere { holder: String },

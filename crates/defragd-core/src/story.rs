@@ -143,11 +143,7 @@ pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
 
 fn intended(intent: &Intent) -> String {
     let why = match intent.need {
-        Need::Fragmented => {
-            let Sizes { db_size, db_size_in_use } = intent.before;
-            let in_use = db_size_in_use.0.saturating_mul(100) / db_size.0.max(1);
-            format!("{} % fragmented", 100_u64.saturating_sub(in_use))
-        }
+        Need::Fragmented => format!("{:.0} % fragmented", intent.before.fragmentation_ratio() * 100.0),
         need => why(need).to_owned(),
     };
     format!("{} ({}) next: {why}; {}", intent.member, role(intent), sizes(intent.before))
@@ -173,12 +169,38 @@ fn ended(result: &MemberResult) -> String {
     }
 }
 
+/// What a run in mode observe found.
+pub fn would_have(members: &[String], outside_window: bool) -> String {
+    let waits = if outside_window { ", but only in a maintenance window: none was open" } else { "" };
+    format!("would have defragmented {}{waits}", members.join(", "))
+}
+
+/// Like `waiting: paused by anna`, for a reason that may begin with that word.
+pub fn waiting(reason: &str) -> String {
+    if reason.starts_with("waiting") { reason.to_owned() } else { format!("waiting: {reason}") }
+}
+
 /// An outcome with its reason, like `stopped: cancelled by anna`.
 pub fn outcome(outcome: &Outcome) -> String {
     let label = outcome.label().replace('_', " ");
     match (outcome, outcome.reason()) {
-        (Outcome::Observed { members }, _) => format!("{label}; would have defragmented {}", members.join(", ")),
+        (Outcome::Observed { members, outside_window }, _) => {
+            format!("{label}; {}", would_have(members, *outside_window))
+        }
         (_, Some(reason)) => format!("{label}: {reason}"),
         (_, None) => label,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_member_is_as_fragmented_as_in_its_plan() {
+        let end = MemberEnd::NotSent { reason: crate::reason::Reason::ShuttingDown };
+        let intent = fixture::attempt(1, fixture::sizes(1_000, 176), end).intent;
+        assert!(line(&Entry::Intent(intent)).contains("next: 82 % fragmented"), "824 of 1,000 MiB are free");
     }
 }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     adapters::tls::{self, Authorities, Trust},
     core::cluster::{Fact, Unknown, UnknownKind},
-    ports::access::DiscoverySrv,
+    ports::access::{DiscoverySrv, TlsFiles},
 };
 
 /// How long a connection to a metrics page is kept for reuse: a run observes several times around a member.
@@ -207,10 +207,7 @@ impl TlsClients {
         });
         let trust =
             if skip_verify { Trust::AnyServer } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
-        let identity = credentials.identity.as_ref().map(|(cert, key)| {
-            let path = files.tls.cert_file.as_deref();
-            Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))
-        });
+        let identity = credentials.identity.as_ref().map(|(cert, key)| Identity::new(&files.tls, cert, key));
         let identity = identity.transpose()?;
         let common_name = identity.as_ref().and_then(Identity::common_name);
         let config: Arc<Lazy<_>> =
@@ -279,16 +276,23 @@ struct Identity {
 }
 
 impl Identity {
-    /// Between the writes of the two files they do not belong together.
-    fn new(cert: &[u8], key: &[u8]) -> Result<Self, String> {
-        let chain = tls::certificates(cert)?;
-        let key = tls::key(key).map_err(|error| format!("the key: {error}"))?;
+    /// Between the writes of the two files they do not belong together. `files` is where they come from, for messages.
+    fn new(files: &TlsFiles, cert: &[u8], key: &[u8]) -> Result<Self, ConnectError> {
+        let of_cert = |detail| unusable("the client certificate", files.cert_file.as_deref(), detail);
+        let chain = tls::certificates(cert).map_err(of_cert)?;
+        let key = tls::key(key).map_err(|detail| unusable("the client key", files.key_file.as_deref(), detail))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|error| match error.to_string() {
-            text if text.contains("UnsupportedCertVersion") => {
-                "the certificate is X.509 version 1, which is not supported: issue a version 3 certificate".to_owned()
-            }
-            text => format!("certificate and key do not belong together, or are incomplete: {text}"),
+        let whole = CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider);
+        whole.map_err(|error| {
+            of_cert(match error.to_string() {
+                text if text.contains("UnsupportedCertVersion") => {
+                    "it is X.509 version 1, which is not supported: issue a version 3 certificate".to_owned()
+                }
+                text => {
+                    let key = files.key_file.as_deref().unwrap_or(Path::new("")).display();
+                    format!("it and the key {key} do not belong together, or are incomplete: {text}")
+                }
+            })
         })?;
         Ok(Self { chain, key })
     }
@@ -349,5 +353,17 @@ mod tests {
         ] {
             assert!(!Arc::ptr_eq(&first.tls, &other.tls));
         }
+    }
+
+    #[test]
+    fn an_unusable_key_is_named_by_its_own_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = testkit::Pki::self_signed(dir.path(), "own", |_| {}).unwrap();
+        std::fs::write(&own.key, "").unwrap();
+        let named = format!("the client key {} is not usable: it contains no private key", own.key.display());
+        let tls = TlsFiles { ca_file: None, cert_file: Some(own.cert), key_file: Some(own.key) };
+        let files = CredentialFiles { tls, user: None };
+        let refused = Connection::new(&files, files.read().unwrap(), &Sources::default()).err().unwrap();
+        assert!(refused.to_string().starts_with(&named), "{refused}");
     }
 }

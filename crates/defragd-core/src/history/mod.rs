@@ -110,6 +110,11 @@ impl MemberResult {
         ByteSize(self.intent.before.db_size.0.saturating_sub(after.0))
     }
 
+    /// Whether its file was defragmented, also if the answer was lost or the cluster was not healthy in time afterwards.
+    pub fn is_defragmented(&self) -> bool {
+        matches!(self.end, MemberEnd::Defragmented { .. }) || self.reclaimed().0 > 0
+    }
+
     /// A stable label for metrics: `no_gain` marks a defragmentation after which the file is not smaller.
     pub fn label(&self) -> &'static str {
         match self.end {
@@ -156,7 +161,13 @@ pub enum Outcome {
     /// No member needed it when it was measured again.
     NothingToDo,
     /// The mode is observe: these members would have been defragmented, in this order.
-    Observed { members: Vec<String> },
+    Observed {
+        members: Vec<String>,
+        /// No maintenance window was open: in mode enforce, the request would have waited. Not the time of the next one,
+        /// so that runs of different days have the same result.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        outside_window: bool,
+    },
     /// It was not safe to begin. Nothing was touched.
     Refused { reason: Reason },
     /// Something failed during the run; no further member was started.

@@ -66,11 +66,20 @@ fn explained<'a, S: Serializer>(outcome: &'a Option<Outcome>, serializer: S) -> 
         reason: Option<Explained<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         would_defragment: Option<&'a [String]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outside_window: Option<bool>,
     }
-    let shown = |outcome: &'a Outcome| Shown {
-        outcome: outcome.label(),
-        reason: outcome.reason().map(Explained::from),
-        would_defragment: if let Outcome::Observed { members } = outcome { Some(members) } else { None },
+    let shown = |outcome: &'a Outcome| {
+        let observed = match outcome {
+            Outcome::Observed { members, outside_window } => Some((members.as_slice(), *outside_window)),
+            _ => None,
+        };
+        Shown {
+            outcome: outcome.label(),
+            reason: outcome.reason().map(Explained::from),
+            would_defragment: observed.map(|(members, _)| members),
+            outside_window: observed.map(|(_, outside_window)| outside_window),
+        }
     };
     outcome.as_ref().map(shown).serialize(serializer)
 }
@@ -182,6 +191,11 @@ impl RunView {
         ByteSize(self.members.iter().map(|member| member.reclaimed().0).sum())
     }
 
+    /// How many members were defragmented, however the run ended.
+    pub fn defragmented(&self) -> usize {
+        self.members.iter().filter(|member| member.is_defragmented()).count()
+    }
+
     /// See [`Outcome::is_broken_off`].
     pub fn is_broken_off(&self) -> bool {
         self.outcome.as_ref().is_some_and(Outcome::is_broken_off)
@@ -207,5 +221,24 @@ impl RunView {
         let looked = self.started_at.is_some() || self.is_satisfied();
         let over = self.finished_at.max(self.cancelled_at);
         due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(self.accepted_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_member_whose_cluster_did_not_recover_in_time_counts_as_defragmented() {
+        let reason = Reason::ConnectionLost { member: "etcd-3".to_owned(), detail: "reset".to_owned() };
+        let smaller = MemberEnd::Failed { reason: reason.clone(), after: Some(fixture::sizes(48, 47)), took: None };
+        let untouched = MemberEnd::Failed { reason, after: None, took: None };
+        let ends = [smaller, untouched, MemberEnd::NotSent { reason: Reason::ShuttingDown }];
+        let trigger = crate::request::Trigger::Manual;
+        let request = Request { cluster: "a".to_owned(), trigger, alerts: Vec::new(), members: Vec::new() };
+        let mut run = RunView::accepted(RunId(15), Timestamp::UNIX_EPOCH, request);
+        run.members = ends.map(|end| fixture::attempt(3, fixture::sizes(251, 47), end)).to_vec();
+        assert_eq!((run.defragmented(), run.reclaimed()), (1, ByteSize::mib(203)));
     }
 }

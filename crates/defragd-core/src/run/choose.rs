@@ -7,6 +7,7 @@ use super::{
     SNAPSHOT_OBSERVE_INTERVAL, alarms, known, sizes,
 };
 use crate::{
+    admission::emergency,
     cluster::{ClusterFacts, Fact, MemberFacts},
     gate::Moment,
     history::{Intent, MemberEnd, Outcome},
@@ -67,7 +68,8 @@ impl Run {
             self.entered = true;
         }
         if self.brief.policy.mode == Mode::Observe {
-            return self.only_observed(members);
+            let outside_window = self.brief.outside_window && !(self.brief.policy.emergency && emergency(facts));
+            return self.only_observed(members, outside_window);
         }
         if let Some(revision) = compact_to {
             self.compacted = true;
@@ -103,12 +105,12 @@ impl Run {
         self.observe(SNAPSHOT_OBSERVE_INTERVAL)
     }
 
-    fn only_observed(&mut self, members: Vec<String>) -> Action {
+    fn only_observed(&mut self, members: Vec<String>, outside_window: bool) -> Action {
         let outcome = match (self.acted, members.is_empty()) {
             // The mode was changed while the run was in progress in an earlier process.
             (true, _) => Outcome::Stopped { reason: Reason::ObserveMode },
             (false, true) => Outcome::NothingToDo,
-            (false, false) => Outcome::Observed { members },
+            (false, false) => Outcome::Observed { members, outside_window },
         };
         self.finish(outcome)
     }

@@ -210,7 +210,8 @@ impl Run {
                 let waited = now.saturating_sub(since);
                 if waited >= self.brief.policy.recovery_timeout {
                     let detail = trouble.map_or_else(|| "its sizes are unknown".to_owned(), |t| t.to_string());
-                    let reason = Reason::NotRecovered { member: intent.member.clone(), waited, detail };
+                    let (member, waited) = (intent.member.clone(), self.brief.policy.recovery_timeout);
+                    let reason = Reason::NotRecovered { member, waited, detail };
                     return self.fail(intent, reason, after);
                 }
                 self.waiting_for = trouble;

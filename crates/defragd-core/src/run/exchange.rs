@@ -26,6 +26,8 @@ pub struct Brief {
     pub only_compares: bool,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
+    /// Whether no maintenance window is open, which does not hold a run in mode observe.
+    pub outside_window: bool,
     /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
     pub old_revision: Option<u64>,
 }

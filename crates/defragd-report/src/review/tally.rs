@@ -13,7 +13,7 @@ pub struct Runs {
     pub outcomes: BTreeMap<String, f64>,
     /// Bytes that runs reclaimed.
     pub reclaimed_bytes: f64,
-    /// The same per run that succeeded, or failed after it had started.
+    /// The same per run that was not ended early. One that was continues as the next one, or had not begun.
     pub reclaimed_per_run_bytes: Option<f64>,
 }
 
@@ -43,8 +43,8 @@ pub(super) fn of(history: &History, frame: Frame) -> Runs {
         }
     }
     runs.reclaimed_bytes = total(history.reclaimed.iter().map(|points| increase(points, watched_from)));
-    let acted = runs.count(&ACTED);
-    runs.reclaimed_per_run_bytes = (acted > 0.0).then(|| runs.reclaimed_bytes / acted);
+    let ended = runs.count(&["succeeded", "failed", "mismatched"]);
+    runs.reclaimed_per_run_bytes = (ended > 0.0).then(|| runs.reclaimed_bytes / ended);
     runs
 }
 

@@ -114,11 +114,13 @@ fn counters_are_added_up_across_restarts_and_processes() {
             ("succeeded".to_owned(), counter(&[3.0, 4.0, 0.0, 1.0], 0)),
             ("failed".to_owned(), counter(&[0.0, 1.0, 1.0, 1.0], 0)),
             ("refused".to_owned(), counter(&[7.0, 7.0], 0)),
+            // Perhaps before it began.
+            ("stopped".to_owned(), counter(&[0.0, 1.0], 0)),
         ],
     };
     let review = review("x", &history, FRAME).unwrap();
     assert!((review.runs.reclaimed_bytes - (200.0 + 50.0 + 30.0 + 10.0)).abs() < 1e-9, "{:?}", review.runs);
-    assert_eq!((review.runs.count(&["succeeded"]), review.runs.all()), (2.0, 3.0));
+    assert_eq!((review.runs.count(&["succeeded"]), review.runs.all()), (2.0, 4.0));
     assert_eq!(review.runs.reclaimed_per_run_bytes, Some(290.0 / 3.0));
     assert_eq!(kinds(&review), [Kind::FailedRuns]);
 }

@@ -46,6 +46,12 @@ pub(super) async fn page<S: Service>(
             "What is in effect now. Keys that differ from their defaults are marked. "
             a href=(links.to("/config")) { "The same as JSON" } "."
         }
+        @if let Some(at) = site.service.reload_rejected_at() {
+            p.problem role="alert" {
+                "The configuration that was read at " (words::at(at)) " was rejected: what follows is the previous one. "
+                "The log says what is wrong, and so does " code { "defragd check-config" } "."
+            }
+        }
         @if all.len() > SMALL_FLEET {
             form.filter method="get" action=(links.to("/configuration")) role="search" aria-label="Sections" {
                 label { "Name " input type="search" name="q" value=(wanted.q) autocomplete="off" spellcheck="false"; }

@@ -44,13 +44,13 @@ pub(super) async fn page<S: Service>(
     let names: Vec<_> = select(&before, &wanted).shown.iter().map(|view| view.summary.name.clone()).collect();
     drop(before);
     service.refresh(&names).await;
-    let (views, now) = (service.views(), service.now());
+    let (views, now, own) = (service.views(), service.now(), service.own_problems().await);
     let selection = select(&views, &wanted);
     let runs = service.runs(RUNS).await;
     let links = Links(&site.options.link_prefix);
     let main = html! {
         h1 { "etcd clusters" }
-        (strip(&selection, &views, now, &links))
+        (strip(&selection, &views, &own, now, &links))
         div #live data-live="" { (under_way(&views, now, &links)) }
         section aria-labelledby="fleet-title" {
             h2 #fleet-title { "Clusters" }
@@ -70,7 +70,7 @@ pub(super) async fn page<S: Service>(
 }
 
 /// Is anything wrong, what is it doing, what will it do next?
-fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
+fn strip(selection: &Selection, views: &[ClusterView], own: &[String], now: Timestamp, links: &Links) -> Markup {
     let lives: Vec<_> = views.iter().filter_map(|view| view.live.as_ref()).collect();
     html! {
         div #summary data-live="" {
@@ -78,7 +78,12 @@ fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &L
                 div {
                     dt { "Is anything wrong?" }
                     dd {
-                        (verdict(views))
+                        @if own.is_empty() { (verdict(views)) }
+                        @else {
+                            b.bad { "Yes: defragd itself needs attention" }
+                            @for problem in own { p.problem { (words::with_commands(problem)) } }
+                            @if views.iter().any(condition::is_wrong) { (verdict(views)) }
+                        }
                         @if selection.fleet > 1 {
                             ul.counts aria-label="Clusters by state" {
                                 @for (state, count) in &selection.counts {

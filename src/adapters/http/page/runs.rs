@@ -84,7 +84,7 @@ fn row(run: &RunView, with_cluster: bool, now: Timestamp, links: &Links) -> Mark
 fn why(run: &RunView) -> Markup {
     html! {
         @match &run.outcome {
-            Some(Outcome::Observed { members }) => { "would have defragmented " (members.join(", ")) },
+            Some(Outcome::Observed { members, outside_window }) => (story::would_have(members, *outside_window)),
             // The run's page has the full text, which may be long.
             Some(ended) => @if let Some(reason) = ended.reason() { span title=(reason) { (reason.label().replace('_', " ")) } } @else { "–" },
             None => "–",

@@ -31,7 +31,14 @@ pub(super) fn advice(advice: &str, cluster: &str) -> Markup {
     let advice = explain::for_cluster(advice, cluster);
     html! {
         " What to do: "
-        @for (index, part) in advice.split('`').enumerate() {
+        (with_commands(&advice))
+    }
+}
+
+/// The text; what stands in backticks is a command or a key.
+pub(super) fn with_commands(text: &str) -> Markup {
+    html! {
+        @for (index, part) in text.split('`').enumerate() {
             @if index % 2 == 1 { code { (command(part)) } } @else { (part) }
         }
     }
@@ -57,7 +64,7 @@ pub(super) fn activity(activity: &RunActivity) -> String {
         RunActivity::Settling { intent } => {
             format!("{} is defragmented, checking that the cluster stays healthy", intent.member)
         }
-        RunActivity::Waiting { reason, .. } => format!("waiting: {reason}"),
+        RunActivity::Waiting { reason, .. } => story::waiting(reason),
     }
 }
 

@@ -78,7 +78,7 @@ async fn a_journal_that_grew_too_large_is_cut_and_its_file_gets_smaller() {
 #[tokio::test]
 async fn runs_that_found_the_same_are_one_with_a_count() {
     const HOUR: Duration = Duration::from_hours(1);
-    let observed = |member: &str| Outcome::Observed { members: vec![member.to_owned()] };
+    let observed = |member: &str| Outcome::Observed { members: vec![member.to_owned()], outside_window: false };
     let dir = tempfile::tempdir().expect("a directory");
     let (clock, journal) = by_hand(dir.path());
     let begun = clock.now();

@@ -268,10 +268,15 @@ fn leadership_that_moves_in_the_run_is_followed() {
 
 #[test]
 fn observe_mode_names_the_members_and_sends_nothing() {
-    let mut bench = Bench::new(Policy::default());
-    let members = ["etcd-3", "etcd-2", "etcd-1"].map(str::to_owned).to_vec();
-    assert_eq!(bench.outcome(), Outcome::Observed { members });
-    assert!(bench.order.is_empty());
+    for (outside_window, emergency, shown) in [(false, false, false), (true, false, true), (true, true, false)] {
+        let mut bench = Bench::with(Brief { outside_window, ..Brief::default() });
+        if emergency {
+            no_space(&mut bench, ByteSize::gib(8));
+        }
+        let members = ["etcd-3", "etcd-2", "etcd-1"].map(str::to_owned).to_vec();
+        assert_eq!(bench.outcome(), Outcome::Observed { members, outside_window: shown });
+        assert!(bench.order.is_empty());
+    }
 }
 
 #[test]
@@ -308,8 +313,12 @@ fn a_member_that_dies_during_the_run_stops_it() {
     bench.until_defragment();
     bench.step();
     bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    bench.now += Duration::from_millis(700);
     bench.ends(("failed", "not_recovered"), [3]);
     assert!(bench.now >= policy().recovery_timeout);
+    let outcome = bench.outcome();
+    let reason = outcome.reason().map(ToString::to_string).unwrap_or_default();
+    assert!(reason.contains("within 300 s (recovery_timeout) after member etcd-3"), "{reason}");
 }
 
 #[test]
