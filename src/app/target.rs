@@ -140,6 +140,7 @@ impl<E: Etcd> ObservedCluster<E> {
             let _ = timeout(RENEWAL_LIMIT, etcd.renew()).await;
         }
         let renewal = timeout(RENEWAL_LIMIT, self.etcd().renew()).await;
+        let is_unchanged = renewal == Ok(Renewal::Unchanged);
         let refused =
             match renewal.unwrap_or_else(|_| Renewal::Refused("reading the files took longer than 2 s".to_owned())) {
                 Renewal::Unchanged => None,
@@ -152,6 +153,9 @@ impl<E: Etcd> ObservedCluster<E> {
         let mut memory = self.memory.lock();
         if let Some(detail) = refused.as_ref().filter(|_| memory.refused != refused) {
             warn!(cluster = self.name, detail, "the changed credentials are invalid: keeping the previous ones");
+        }
+        if is_unchanged && memory.refused.is_some() {
+            info!(cluster = self.name, "the credentials are valid again, and the same as before");
         }
         memory.refused = refused;
     }

@@ -40,7 +40,7 @@ use crate::{
     config::{ClusterSettings, LockSettings, ShardSettings},
     core::{
         history::{Entry, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
-        policy::Mode,
+        policy::{Compaction, Mode},
         reason::Reason,
         story,
         time::Time,
@@ -90,6 +90,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
+    if args.policy.compacts_by_age() {
+        let what = "--compaction older-than=TIME works only with `defragd serve`: it must have watched the cluster for as \
+                    long to know which revision is that old. Pass --compaction keep-revisions=NUMBER";
+        return Err(UsageError(what.to_owned()).into());
+    }
     let data_dir = args::data_dir(args.data_dir.clone());
     let asked_mode = args.policy.mode.clone();
     if args.connection.config.is_none() && args.policy.mode.is_none() {
@@ -139,11 +144,13 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     }
     let own = match (given, &args.cluster) {
         (Some(given), _) => given,
-        (None, Some(name)) if !args.connection.is_given() => {
-            let what = format!(
-                "no server was found that starts runs of cluster {name:?}: pass --server URL, or --config FILE or \
-                 --endpoints to run it in this process"
+        (None, name) if !args.connection.is_given() => {
+            let nothing = name.as_ref().map_or_else(
+                || "there is no cluster to defragment, and no server was found".to_owned(),
+                |name| format!("no server was found that starts runs of cluster {name:?}"),
             );
+            let what =
+                format!("{nothing}: pass --server URL, or --config FILE or --endpoints to run it in this process");
             return Err(UsageError(what).into());
         }
         (None, _) => own(&args)?,
@@ -241,6 +248,12 @@ async fn in_this_process(
 ) -> anyhow::Result<Option<Exit>> {
     let etcd = connect(cluster)?;
     let gates = gates::of(cluster)?;
+    if matches!(cluster.policy.compaction, Some(Compaction::OlderThan(_))) {
+        eprintln!(
+            "defragd: warning: nothing is compacted: compaction.older_than works only with `defragd serve`; pass \
+            --compaction keep-revisions=NUMBER"
+        );
+    }
     let journal = match SqliteJournal::open(data_dir, Arc::new(SystemClock)) {
         Err(JournalError::InUse { .. }) => return refuse_journal(args.output, data_dir).map(Some),
         opened => opened?,

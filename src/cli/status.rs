@@ -27,6 +27,9 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Only this cluster, of the file or of the server
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Directory of the journal, to estimate durations from earlier runs [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -47,12 +50,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if is_typed && args.standalone {
         return Err(UsageError("--standalone has no effect with --server: leave out one of them".to_owned()).into());
     }
+    args::refuse_beside_server()?;
     let data_dir = args::data_dir(args.data_dir.clone());
+    let cluster = args.cluster.as_deref();
     if is_typed || (!args.standalone && !args.connection.is_given()) {
         match args.server.candidates(&data_dir).await {
             Ok(found) => {
-                if let Some((server, clusters)) = found.first() {
-                    return of_server(args.output, server, clusters).await;
+                if let Some((server, clusters)) = found.into_iter().next() {
+                    return of_server(args.output, &server, &server.only(clusters, cluster)?).await;
                 }
             }
             Err(error) if is_typed => return Err(error),
@@ -61,8 +66,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         }
     }
     let (settings, connect) = args.connection.settings_to_observe(None)?;
-    let etcds = settings
-        .clusters
+    let etcds = args::chosen(settings.clusters, cluster)?
         .into_iter()
         .map(|cluster| anyhow::Ok((connect(&cluster)?, cluster)))
         .collect::<Result<Vec<_>, _>>()?;
@@ -119,7 +123,7 @@ fn write_clusters(out: &mut impl Write, output: Output, views: &[StatusView]) ->
             eprintln!("defragd: cluster {}: {error}", view.cluster);
         }
         if let Some(advice) = &view.advice {
-            eprintln!("What to do: {advice}");
+            eprintln!("What to do: {}", here(advice));
         }
         rows.extend(view.members.iter().map(|member| {
             let cluster = several.then(|| view.cluster.clone());
@@ -158,10 +162,21 @@ fn write_errors(out: &mut impl Write, view: &StatusView, of: &str) -> std::io::R
                 }
             }
             (Some(_), None) => writeln!(out, "{name}: is being defragmented")?,
-            (Some(detail), Some(advice)) => writeln!(out, "{name}: {detail}\nWhat to do about {name}: {advice}")?,
+            (Some(detail), Some(advice)) => {
+                writeln!(out, "{name}: {detail}\nWhat to do about {name}: {}", here(advice))?
+            }
         }
     }
     Ok(())
+}
+
+/// Advice of a reason, without the command that shows it.
+fn here(advice: &str) -> String {
+    let advice = advice.replace("see `defragd status`, ", "see ").replace(" (`defragd status`)", "");
+    match advice.split_once(": `defragd status`") {
+        Some((before, shows)) => format!("{before}{}", shows.find('.').map_or(".", |end| &shows[end..])),
+        None => advice,
+    }
 }
 
 /// Below a table: the members whose metrics page cannot be read, so that some values are unknown.
@@ -265,6 +280,16 @@ mod tests {
             }
             assert!(wide.contains("RAFT APPLIED INDEX") && wide.contains("VERSION"), "{wide}");
         }
+    }
+
+    #[test]
+    fn no_advice_leads_back_to_this_command() {
+        for code in Code::iter().filter(|code| *code != Code::UnknownMember) {
+            let shown = here(code.advice());
+            assert!(!shown.contains("`defragd status`") && shown.ends_with('.'), "{shown}");
+        }
+        let shown = here("Wait until it ends: `defragd status` shows it. Then go on.");
+        assert_eq!(shown, "Wait until it ends. Then go on.");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     adapters::tls::{self, Authorities, Trust},
     core::cluster::{Fact, Unknown, UnknownKind},
-    ports::access::DiscoverySrv,
+    ports::access::{DiscoverySrv, TlsFiles},
 };
 
 /// How long a connection to a metrics page is kept for reuse: a run observes several times around a member.
@@ -42,14 +42,24 @@ const DIAGNOSED_FOR: Duration = Duration::from_mins(1);
 /// A TLS file or an endpoint is unusable.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    #[error("cannot read {what} {}: {source}", path.display())]
-    File { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot read {what} {}: {cause}", path.display())]
+    File { what: &'static str, path: PathBuf, cause: std::io::Error },
     /// The content of a file is wrong.
     #[error("{what} {} is not usable: {detail}", path.display())]
     Unusable { what: &'static str, path: PathBuf, detail: String },
     /// The parts do not make a client.
     #[error("cannot set up TLS for the members: {0}")]
     Tls(String),
+}
+
+impl ConnectError {
+    /// The file that cannot be used, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } | Self::Unusable { path, .. } => Some(path),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 /// All that is needed to connect to any member of one cluster, with the credentials of one moment.
@@ -82,8 +92,11 @@ impl Connection {
         let names = Names { nameserver: discovery.and_then(|discovery| discovery.nameserver) };
         let server_name = discovery.and_then(DiscoverySrv::server_name).map(ToOwned::to_owned);
         let mut identity = None;
-        let mut etcd_user =
-            EtcdUser { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
+        let mut etcd_user = EtcdUser {
+            user: credentials.user.as_ref().map(|(name, _)| name.clone()),
+            common_name: None,
+            by_flags: sources.by_flags,
+        };
         let ca = credentials.ca.as_deref().map(|pem| {
             let unusable = |detail| unusable("the CA certificate", files.tls.ca_file.as_deref(), detail);
             // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
@@ -95,9 +108,7 @@ impl Connection {
             ca.transpose()?.map_or(Trust::System, Trust::Authorities)
         };
         if let Some((cert, key)) = &credentials.identity {
-            let path = files.tls.cert_file.as_deref();
-            let own =
-                Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))?;
+            let own = Identity::new(&files.tls, cert, key)?;
             etcd_user.common_name = own.common_name();
             identity = Some(own);
         }
@@ -225,16 +236,23 @@ struct Identity {
 }
 
 impl Identity {
-    /// Between the writes of the two files they do not belong together.
-    fn new(cert: &[u8], key: &[u8]) -> Result<Self, String> {
-        let chain = tls::certificates(cert)?;
-        let key = tls::key(key).map_err(|error| format!("the key: {error}"))?;
+    /// Between the writes of the two files they do not belong together. `files` is where they come from, for messages.
+    fn new(files: &TlsFiles, cert: &[u8], key: &[u8]) -> Result<Self, ConnectError> {
+        let of_cert = |detail| unusable("the client certificate", files.cert_file.as_deref(), detail);
+        let chain = tls::certificates(cert).map_err(of_cert)?;
+        let key = tls::key(key).map_err(|detail| unusable("the client key", files.key_file.as_deref(), detail))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|error| match error.to_string() {
-            text if text.contains("UnsupportedCertVersion") => {
-                "the certificate is X.509 version 1, which is not supported: issue a version 3 certificate".to_owned()
-            }
-            text => format!("certificate and key do not belong together, or are incomplete: {text}"),
+        let whole = CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider);
+        whole.map_err(|error| {
+            of_cert(match error.to_string() {
+                text if text.contains("UnsupportedCertVersion") => {
+                    "it is X.509 version 1, which is not supported: issue a version 3 certificate".to_owned()
+                }
+                text => {
+                    let key = files.key_file.as_deref().unwrap_or(Path::new("")).display();
+                    format!("it and the key {key} do not belong together, or are incomplete: {text}")
+                }
+            })
         })?;
         Ok(Self { chain, key })
     }
