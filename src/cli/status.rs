@@ -233,11 +233,14 @@ fn errors(member: &MemberView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
     use crate::core::{
         cluster::{Unknown, UnknownKind},
         estimate::Speeds,
         fixture,
+        reason::Code,
     };
 
     fn shown(output: Output, clusters: &[(&str, ClusterFacts)]) -> String {
