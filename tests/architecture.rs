@@ -282,7 +282,7 @@ fn the_search_sees_plain_and_grouped_paths() {
     assert_eq!(used(code), ["app", "core", "core", "ports", "cli"]);
 }
 
-/// An error whose text has its cause must not also have it as its source: whoever shows the chain would show it twice.
+/// An error whose text has its cause must not also have it as its source: a message with the chain would show it twice.
 #[test]
 fn no_error_shows_its_cause_and_has_it_as_its_source() {
     let mut files = Vec::new();
