@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use defragd::cli::Cli;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemallocator::Jemalloc;
@@ -16,7 +15,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 const MAX_WORKERS: usize = 4;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of_program();
     raise_descriptor_limit();
     // One TLS library for all of gRPC and HTTP. It fails only if one is already installed, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

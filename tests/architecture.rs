@@ -264,3 +264,15 @@ fn the_search_sees_plain_and_grouped_paths() {
         "use crate::app::x;\nuse crate::{\n    core::{a, b::{c}},\n    ports::etcd,\n};\nlet x = crate::cli::y();";
     assert_eq!(used(code), ["app", "core", "core", "ports", "cli"]);
 }
+
+/// An error whose text has its cause must not also have it as its source: a message with the chain would show it twice.
+#[test]
+fn no_error_shows_its_cause_and_has_it_as_its_source() {
+    let mut files = Vec::new();
+    for dir in CRATES {
+        sources(&at(dir), &mut files);
+    }
+    let texts = files.iter().map(|file| (file, std::fs::read_to_string(file).unwrap()));
+    let twice: Vec<_> = texts.filter(|(_, text)| text.contains("{source}")).map(|(file, _)| file.clone()).collect();
+    assert!(twice.is_empty(), "name the field `cause`, which thiserror does not take for a source: {twice:?}");
+}

@@ -22,12 +22,12 @@ pub enum SocketError {
     None,
     /// One is unusable.
     #[error(
-        "--web.systemd-socket: socket {number} is unusable: {source}; defragd needs TCP sockets, as ListenStream=ADDRESS:PORT creates them"
+        "--web.systemd-socket: socket {number} is unusable: {cause}; defragd needs TCP sockets, as ListenStream=ADDRESS:PORT creates them"
     )]
     Unusable {
         /// From 0 on.
         number: usize,
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -36,7 +36,7 @@ pub fn sockets() -> Result<Vec<TcpListener>, SocketError> {
     let mut handed = ListenFd::from_env();
     let mut sockets = Vec::new();
     for number in 0..handed.len() {
-        let socket = handed.take_tcp_listener(number).map_err(|source| SocketError::Unusable { number, source })?;
+        let socket = handed.take_tcp_listener(number).map_err(|cause| SocketError::Unusable { number, cause })?;
         sockets.extend(socket);
     }
     if sockets.is_empty() { Err(SocketError::None) } else { Ok(sockets) }

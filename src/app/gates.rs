@@ -5,7 +5,7 @@ use tracing::warn;
 
 use crate::{
     adapters::gates::gate,
-    config::ClusterSettings,
+    config::{ClusterSettings, ConfigError},
     ports::{
         access::ClientTls,
         gate::{Gate, GateSettings},
@@ -23,7 +23,7 @@ pub struct GateError {
 pub fn of(cluster: &ClusterSettings) -> anyhow::Result<Vec<Gate>> {
     gates(&cluster.gates).map_err(|errors| {
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("cluster {}: {}", cluster.name, errors.join("; "))
+        ConfigError::Unusable(format!("cluster {}: {}", cluster.name, errors.join("; "))).into()
     })
 }
 

@@ -17,6 +17,7 @@ use url::Url;
 use super::gates;
 use crate::{
     adapters::{kubernetes_event::EventTarget, outgoing::NotifyTarget},
+    config::ConfigError,
     core::{
         history::{MemberEnd, MemberResult, Outcome, Request, RunId, RunView},
         reason::Reason,
@@ -50,6 +51,10 @@ struct Queue {
     delivery: Mutex<Option<JoinHandle<Option<String>>>>,
 }
 
+fn unusable(settings: &NotifySettings, error: &dyn std::fmt::Display) -> anyhow::Error {
+    ConfigError::Unusable(format!("notify {}: {error}", settings.name)).into()
+}
+
 /// The targets of the configuration, each or what is wrong with it. Blocks while it reads their files.
 pub fn targets(settings: &[NotifySettings]) -> Vec<anyhow::Result<Arc<dyn Notifier>>> {
     let target = |settings: &NotifySettings| -> Option<anyhow::Result<Arc<dyn Notifier>>> {
@@ -58,14 +63,14 @@ pub fn targets(settings: &[NotifySettings]) -> Vec<anyhow::Result<Arc<dyn Notifi
             NotifyKind::KubernetesEvent(event) => {
                 return Some(match EventTarget::new(settings.name.clone(), event) {
                     Ok(target) => Ok(Arc::new(target)),
-                    Err(error) => Err(anyhow::anyhow!("notify {}: {error}", settings.name)),
+                    Err(error) => Err(unusable(settings, &error)),
                 });
             }
         };
         gates::warn_unverified(&settings.name, &access.tls);
         Some(match NotifyTarget::new(settings.name.clone(), format, access) {
             Ok(target) => Ok(Arc::new(target)),
-            Err(error) => Err(anyhow::anyhow!("notify {}: {error}", settings.name)),
+            Err(error) => Err(unusable(settings, &error)),
         })
     };
     settings.iter().filter_map(target).collect()

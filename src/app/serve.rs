@@ -43,7 +43,7 @@ use crate::{
         outgoing::Alertmanager,
         systemd::{self, Manager},
     },
-    config::{LockSettings, Settings},
+    config::{ConfigError, LockSettings, Settings},
     core::reason::Reason,
     ports::peers::Peers,
     telemetry::counters::Counters,
@@ -160,7 +160,7 @@ fn web(options: &ServeOptions, shared: &Arc<Shared<SqliteJournal>>) -> anyhow::R
     let Some(path) = options.web_config_file.clone() else { return Ok(Web::plain()) };
     let shared = Arc::clone(shared);
     let tell = move |taken| shared.counters.web_config_read(taken);
-    Web::open(WebFile::new(path, tell)).map_err(anyhow::Error::msg)
+    Web::open(WebFile::new(path, tell)).map_err(|problems| ConfigError::Unusable(problems).into())
 }
 
 /// The sockets passed by systemd, or one bound for each address.

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::{etcdctl, lock::LockArgs, shards::ShardArgs};
+pub(super) use super::typed::{is_typed, typed_flag};
+use super::{etcdctl, keys, lock::LockArgs, shards::ShardArgs, typed::typed_among};
 use crate::{
     adapters::etcd::EtcdCluster,
     app::connect::{connect, connect_unverified},
@@ -43,7 +44,8 @@ pub(super) struct Connection {
     /// Configuration file with one or more clusters, instead of the flags below
     #[arg(long = "config", alias = "config.file", env = "DEFRAGD_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Client URLs; one member is enough, the others are discovered
+    /// Client URLs; one member is enough, the others are discovered [default: `http://127.0.0.1:2379`; `run` and
+    /// `serve` have none]
     #[arg(long, env = "ETCDCTL_ENDPOINTS", hide_env_values = true, value_delimiter = ',', value_name = "URL")]
     endpoints: Vec<String>,
     /// Domain whose SRV records list the client URLs: _etcd-client-ssl._tcp, _etcd-client._tcp
@@ -182,10 +184,12 @@ fn compaction(text: &str) -> Result<Value, String> {
 impl PolicyArgs {
     /// A policy flag on the command line itself, besides `--mode`.
     pub(super) fn typed() -> Option<String> {
-        let flags = PolicyArgs::augment_args(clap::Command::new("policy"));
-        let names: Vec<_> = flags.get_arguments().filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
-        let names: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != "--mode").collect();
-        typed_flag(&names)
+        typed_among::<Self>(&["--mode"])
+    }
+
+    /// Whether only what was written before some time is to be compacted.
+    pub(super) fn compacts_by_age(&self) -> bool {
+        self.compaction.as_ref().is_some_and(|compaction| !compaction["older_than"].is_null())
     }
 
     /// As keys of the file, which have the same names.
@@ -249,7 +253,8 @@ impl Connection {
         let over = Overrides { policy, lock: lock.keys(), shards: shards.keys() };
         let Some(path) = &self.config else {
             let file = json!({ "clusters": [self.cluster()?] });
-            let mut settings = Settings::from_source(&mut Source::from_flags(&file), &over)?;
+            let mut settings = Settings::from_source(&mut Source::from_flags(&file), &over)
+                .map_err(|error| keys::as_flags(error, &over, true))?;
             for cluster in &mut settings.clusters {
                 cluster.by_flags = true;
             }
@@ -259,17 +264,17 @@ impl Connection {
             let what = format!("--config and {flag} cannot be used together: the file already says how to connect");
             return Err(UsageError(what).into());
         }
-        Ok(Settings::from_source(&mut Source::open(path)?, &over)?)
+        Ok(Settings::from_source(&mut Source::open(path)?, &over)
+            .map_err(|error| keys::as_flags(error, &over, false))?)
     }
 
     /// As a cluster of the file.
     fn cluster(&self) -> Result<Value, UsageError> {
         let auth = match (&self.user, &self.password_file) {
             (Some(user), _) if user.contains(':') => {
-                let by_flag = std::env::args().any(|arg| arg == "--user" || arg.starts_with("--user="));
-                let source = if by_flag { "--user" } else { "ETCDCTL_USER" };
+                let given = if is_typed(&["--user"]) { "--user" } else { "ETCDCTL_USER" };
                 let what = format!(
-                    "{source} takes only a name here, because other users could read the password: write it to a file, and \
+                    "{given} takes only a name here, because other users could read the password: write it to a file, and \
                     pass --password-file or set ETCDCTL_PASSWORD_FILE"
                 );
                 return Err(UsageError(what));
@@ -302,31 +307,56 @@ impl Connection {
 /// A connection flag on the command line itself. etcdctl's environment variables do not conflict with a file:
 /// if a file is given, it wins.
 pub(super) fn typed_connection_flag() -> Option<String> {
-    typed_flag(&["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"])
+    typed_among::<Connection>(&["--config", "--insecure-skip-tls-verify"])
 }
 
-/// The first of these flags that is on the command line itself, not in the environment.
-pub(super) fn typed_flag(flags: &[&str]) -> Option<String> {
-    let typed = |argument: String| argument.split('=').next().map(str::to_owned);
-    std::env::args().filter_map(typed).find(|name| flags.contains(&name.as_str()))
+/// Refuses connection flags beside a `--server`, which says where the clusters are.
+pub(super) fn refuse_beside_server() -> Result<(), UsageError> {
+    let Some(flag) = typed_flag(&["--config"]).or_else(typed_connection_flag).filter(|_| is_typed(&["--server"]))
+    else {
+        return Ok(());
+    };
+    let what = format!(
+        "--server and {flag} cannot be used together: with --server, defragd shows the clusters of that server; without \
+        it, it asks etcd itself"
+    );
+    Err(UsageError(what))
 }
 
-pub(super) fn is_typed(flags: &[&str]) -> bool {
-    typed_flag(flags).is_some()
+/// The clusters that a command is about: all of the settings, or the named one.
+pub(super) fn chosen(clusters: Vec<ClusterSettings>, name: Option<&str>) -> Result<Vec<ClusterSettings>, UsageError> {
+    let by_flags = clusters.first().filter(|cluster| cluster.by_flags).map(|cluster| cluster.name.clone());
+    let found = named(clusters, name, |cluster| &cluster.name, "the file has");
+    match (found, by_flags, name) {
+        (Err(_), Some(own), Some(name)) => Err(UsageError(format!(
+            "--cluster {name}: the flags describe one cluster, and its name is {own}: leave out --cluster, or pass \
+            --cluster-name {name}"
+        ))),
+        (found, ..) => found,
+    }
+}
+
+/// All of them, or the one with this name. `place` says where they are, such as `the file has`.
+pub(super) fn named<T>(
+    mut all: Vec<T>,
+    name: Option<&str>,
+    name_of: impl Fn(&T) -> &str,
+    place: &str,
+) -> Result<Vec<T>, UsageError> {
+    let Some(name) = name else { return Ok(all) };
+    let names = all.iter().map(&name_of).collect::<Vec<_>>().join(", ");
+    all.retain(|one| name_of(one) == name);
+    if all.is_empty() { Err(UsageError(format!("there is no cluster {name:?}; {place}: {names}"))) } else { Ok(all) }
 }
 
 /// The one cluster that a command is about.
 pub(super) fn one_cluster(settings: Settings, name: Option<&str>) -> anyhow::Result<ClusterSettings> {
-    let names: Vec<_> = settings.clusters.iter().map(|cluster| cluster.name.clone()).collect();
-    let mut chosen: Vec<_> =
-        settings.clusters.into_iter().filter(|cluster| name.is_none_or(|name| cluster.name == name)).collect();
-    match (chosen.len(), name) {
-        (1, _) => chosen.pop().context("one is there"),
-        (0, Some(name)) => {
-            Err(UsageError(format!("there is no cluster {name:?}; the file has: {}", names.join(", "))).into())
-        }
-        _ => Err(UsageError(format!("choose one cluster: {}", names.join(", "))).into()),
+    let mut chosen = chosen(settings.clusters, name)?;
+    if chosen.len() > 1 {
+        let names: Vec<_> = chosen.iter().map(|cluster| cluster.name.as_str()).collect();
+        return Err(UsageError(format!("choose one cluster: {}", names.join(", "))).into());
     }
+    chosen.pop().context("one is there")
 }
 
 /// The journal's directory; by default a system directory for root, else one in the user's home.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Exit, args::Output};
 use crate::{
-    adapters::clock::SystemClock,
+    adapters::{clock::SystemClock, etcd::ConnectError},
     app::{
         connect::{connect, connect_module},
         gates, locks,
@@ -92,9 +92,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 fn shown(error: &ConfigError) -> Vec<serde_json::Value> {
     match error {
-        ConfigError::Unreadable { path, source } => {
-            let what = format!("cannot be read: {source}");
+        ConfigError::Unreadable { path, cause } => {
+            let what = format!("cannot be read: {cause}");
             vec![json!({ "file": path, "line": null, "column": null, "key": "", "problem": what })]
+        }
+        ConfigError::Unusable(what) => {
+            vec![json!({ "file": null, "line": null, "column": null, "key": "", "problem": what })]
         }
         ConfigError::Invalid { path, problems } => {
             let one = |problem: &Problem| {
@@ -145,14 +148,15 @@ fn main_file(path: &Path, syntax_only: bool) -> Result<(Counts, Vec<Due>), Confi
             continue;
         }
         let add = |at: String, what: String| problems.push(Problem { at, place: None, what });
-        of_cluster(&at, cluster, add);
+        of_cluster(&at, &source, cluster, add);
     }
     let is_named = |problems: &[Problem], at: &str| problems.iter().any(|problem| problem.at.starts_with(at));
     if let Ok(settings) = &settings {
         for (name, module) in &settings.modules {
             let at = format!("modules.{name}");
             if let (false, Err(error)) = (is_named(&problems, &at), connect_module(module, Vec::new())) {
-                problems.push(Problem { at: format!("{at}.tls"), place: None, what: causes(&error) });
+                let at = key_of_file(&at, &source, &error).unwrap_or_else(|| format!("{at}.tls"));
+                problems.push(Problem { at, place: None, what: causes(&error) });
             }
         }
         // All clusters make their lock the same way, so checking one is enough; the cluster itself is checked above.
@@ -160,7 +164,8 @@ fn main_file(path: &Path, syntax_only: bool) -> Result<(Counts, Vec<Due>), Confi
         if let (false, Some(Err(error))) =
             (is_named(&problems, "lock"), own.map(|cluster| locks::store(&settings.lock, cluster)))
         {
-            problems.push(Problem { at: "lock".to_owned(), place: None, what: causes(&error) });
+            let at = key_of_file("lock", &source, &error).unwrap_or_else(|| "lock".to_owned());
+            problems.push(Problem { at, place: None, what: causes(&error) });
         }
     }
     match settings {
@@ -193,14 +198,21 @@ fn causes(error: &anyhow::Error) -> String {
 }
 
 /// Finds files with unusable content, or content that does not suit its purpose.
-fn of_cluster(at: &str, cluster: &ClusterSettings, mut add: impl FnMut(String, String)) {
+fn of_cluster(at: &str, source: &Source, cluster: &ClusterSettings, mut add: impl FnMut(String, String)) {
     if let Err(error) = connect(cluster) {
-        add(format!("{at}.tls"), causes(&error));
+        add(key_of_file(at, source, &error).unwrap_or_else(|| format!("{at}.tls")), causes(&error));
     }
     for error in gates::gates(&cluster.gates).err().into_iter().flatten() {
         let index = cluster.gates.iter().position(|gate| gate.name == error.gate).unwrap_or_default();
         add(format!("{at}.gates[{index}]"), error.detail);
     }
+}
+
+/// The key below `at` that names the file which the error is about.
+fn key_of_file(at: &str, source: &Source, error: &anyhow::Error) -> Option<String> {
+    let path = error.chain().find_map(|cause| cause.downcast_ref::<ConnectError>())?.path()?;
+    let is_it = |(key, named): &(String, PathBuf)| key.starts_with(&format!("{at}.")) && named == path;
+    source.named_files().into_iter().find(is_it).map(|(key, _)| key)
 }
 
 fn unreadable_files(source: &Source) -> Vec<Problem> {

@@ -7,15 +7,21 @@ use std::{
 };
 
 use anyhow::bail;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Exit, args::Output, plan, server::Server};
+use super::{
+    Exit,
+    args::{Output, UsageError, is_typed},
+    plan,
+    server::Server,
+};
 use crate::{
     adapters::{clock::SystemClock, journal::SqliteJournal},
     app::ledger,
-    core::{history::AlertKey, hold::HoldView, order::Order, plan_view::PlanView, reason::Reason, story, time::Time},
-    ports::journal::Journal,
+    core::{history::AlertKey, order::Order, plan_view::PlanView, reason::Reason, story, time::Time},
+    ports::{clock::Clock, journal::Journal},
 };
 
 #[derive(Debug, clap::Args)]
@@ -104,10 +110,10 @@ fn write_run(out: &mut impl Write, run: &RunToApprove, id: i64) -> std::io::Resu
     }
     match (&run.plan, &run.plan_error) {
         (Some(plan), _) => {
-            // The approval itself is the question.
-            let is_other = |hold: &&HoldView| !matches!(hold.reason, Reason::AwaitingApproval { .. });
-            let holds = plan.holds.iter().filter(is_other).cloned().collect();
-            plan::write_plan(out, Output::Table, &PlanView { holds, ..plan.clone() })
+            // The approval is what this command is about to give.
+            let mut plan = plan.clone();
+            plan.holds.retain(|hold| !matches!(hold.reason, Reason::AwaitingApproval { .. }));
+            plan::write_plan(out, Output::Table, &plan)
         }
         (None, Some(error)) => writeln!(out, "There is no plan: {error}"),
         (None, None) => Ok(()),
@@ -157,14 +163,21 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
         body["for"] = json!(lasts);
     }
     let answer = args.server.post(["clusters", &args.cluster, "pause"], body).await?;
-    let until = answer["cluster"]["paused"]["until"].as_str().and_then(|until| until.parse().ok());
-    let until = until.map_or_else(|| "`defragd resume`".to_owned(), story::time);
-    writeln!(std::io::stdout(), "Cluster {} is paused until {until}: no defragmentation starts.", args.cluster)?;
+    let until = answer["cluster"]["paused"]["until"].as_str().and_then(|until| until.parse::<Timestamp>().ok());
+    let until = until.map_or_else(
+        || "until `defragd resume`".to_owned(),
+        |until| format!("until {}", story::time_to_come(until, SystemClock.now())),
+    );
+    writeln!(std::io::stdout(), "Cluster {} is paused {until}: no defragmentation starts.", args.cluster)?;
     Ok(Exit::Done)
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     if let Some(dir) = &args.data_dir {
+        if is_typed(&["--server"]) {
+            let what = "--data-dir and --server cannot be used together: --data-dir writes to the journal itself";
+            return Err(UsageError(what.to_owned()).into());
+        }
         let journal = SqliteJournal::open(dir, Arc::new(SystemClock))?;
         let last_ended = ledger::read(&journal, &args.cluster).await?.last_ended();
         let order = Order::Resume { by: args.server.name_of_operator(), reason: args.reason, last_ended };

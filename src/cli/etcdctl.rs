@@ -1,6 +1,8 @@
-//! etcdctl's environment variables: which of them defragd does not use, so that nobody wonders why they have no effect.
+//! etcdctl's environment variables and flags that defragd does not use: what to do instead.
 
 use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Used unless there is a configuration file.
 const USED: [&str; 8] = [
@@ -40,17 +42,13 @@ pub(super) fn ignored(variables: impl Iterator<Item = (OsString, OsString)>, wit
             }
             continue;
         }
+        // A table is the default.
+        if name == "ETCDCTL_WRITE_OUT" && value == "table" {
+            continue;
+        }
         let instead = match name.as_str() {
             "ETCDCTL_PASSWORD" if with_file => "the configuration file says how to connect",
-            "ETCDCTL_PASSWORD" => "write the password to a file, and set ETCDCTL_PASSWORD_FILE or pass --password-file",
-            // A table is the default.
-            "ETCDCTL_WRITE_OUT" if value == "table" => continue,
-            "ETCDCTL_WRITE_OUT" => "pass -w json, -w wide or -w table",
-            "ETCDCTL_INSECURE_SKIP_TLS_VERIFY" => {
-                "pass --insecure-skip-tls-verify to `defragd status` or `defragd plan`"
-            }
-            "ETCDCTL_DIAL_TIMEOUT" | "ETCDCTL_COMMAND_TIMEOUT" => "defragd has its own time limits",
-            _ => "defragd does not know it",
+            name => instead(name).unwrap_or("defragd does not know it"),
         };
         lines.push(format!("{name} is ignored: {instead}"));
     }
@@ -60,6 +58,31 @@ pub(super) fn ignored(variables: impl Iterator<Item = (OsString, OsString)>, wit
     }
     lines.sort_unstable();
     lines
+}
+
+/// What to do instead of setting this variable or passing its flag, if etcdctl has it.
+fn instead(variable: &str) -> Option<&'static str> {
+    Some(match variable {
+        "ETCDCTL_PASSWORD" => "write the password to a file, and set ETCDCTL_PASSWORD_FILE or pass --password-file",
+        "ETCDCTL_WRITE_OUT" => "pass -w json, -w wide or -w table",
+        "ETCDCTL_INSECURE_SKIP_TLS_VERIFY" => "pass --insecure-skip-tls-verify to `defragd status` or `defragd plan`",
+        "ETCDCTL_DIAL_TIMEOUT" | "ETCDCTL_COMMAND_TIMEOUT" => "defragd has its own time limits",
+        _ => return None,
+    })
+}
+
+/// The same error, with what to write instead if it is about a flag of etcdctl that defragd does not have.
+pub(super) fn explained(mut error: clap::Error) -> clap::Error {
+    let flag = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => flag.trim_start_matches('-'),
+        _ => return error,
+    };
+    let variable = format!("ETCDCTL_{}", flag.replace('-', "_").to_uppercase());
+    let has_no_effect = WITHOUT_EFFECT.contains(&variable.as_str());
+    let Some(instead) = instead(&variable).or_else(|| has_no_effect.then_some("leave it out")) else { return error };
+    let tip = format!("defragd does not have this flag of etcdctl: {instead}");
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error
 }
 
 fn is_or_are(names: &[String]) -> String {

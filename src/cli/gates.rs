@@ -36,13 +36,7 @@ fn moments() -> impl TypedValueParser<Value = Moment> {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let settings = args.connection.settings(None)?;
-    let mut clusters = settings.clusters;
-    if let Some(name) = &args.cluster {
-        clusters.retain(|cluster| cluster.name == *name);
-        if clusters.is_empty() {
-            return Err(args::UsageError(format!("there is no cluster {name:?} in the file")).into());
-        }
-    }
+    let clusters = args::chosen(settings.clusters, args.cluster.as_deref())?;
     let several = clusters.len() > 1;
     let (mut exit, mut found) = (Exit::Done, Vec::new());
     let mut out = std::io::stdout().lock();

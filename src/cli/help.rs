@@ -3,7 +3,7 @@
 /// From lines of both.
 macro_rules! help {
     ([$($example:literal),+ $(,)?]) => {
-        help!([$($example),+], ["0  done", "1  failed", "2  wrong usage"])
+        help!([$($example),+], ["0  done", "1  failed", "2  wrong usage, or a file that cannot be used"])
     };
     ([$($example:literal),+ $(,)?], [$($code:literal),+ $(,)?]) => {
         concat!("Examples:", $("\n  ", $example,)+ "\n\nExit codes:", $("\n  ", $code,)+)
@@ -31,13 +31,17 @@ pub(super) const SERVE: &str = help!(
         "defragd serve --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key",
         "defragd serve --config config.yaml --exporter-only",
     ],
-    ["0  stopped by SIGTERM or SIGINT", "1  failed", "2  wrong usage or configuration"]
+    [
+        "0  stopped by SIGTERM or SIGINT",
+        "1  failed",
+        "2  wrong usage or configuration, or a file named there cannot be used: starting again does not help",
+    ]
 );
 
 pub(super) const STATUS: &str = help!(
     [
         "defragd status --endpoints 10.0.0.1:2379",
-        "defragd status --config config.yaml -o wide",
+        "defragd status --config config.yaml --cluster prod-a -o wide",
         "defragd status --config config.yaml -o json",
         "defragd status --server https://defragd.example",
     ],
@@ -47,7 +51,7 @@ pub(super) const STATUS: &str = help!(
 pub(super) const PLAN: &str = help!(
     [
         "defragd plan --config config.yaml",
-        "defragd plan --config config.yaml --as-manual",
+        "defragd plan --config config.yaml --cluster prod-a --as-manual",
         "defragd plan --endpoints 10.0.0.1:2379 --min-fragmentation-ratio 0.3 --min-reclaimable 50MiB",
     ],
     [
@@ -104,14 +108,18 @@ pub(super) const APPROVE: &str = help!(
     [
         "0  approved",
         "1  failed: there is no such run, it does not wait for approval, or there is no terminal to ask on",
-        "2  wrong usage",
+        "2  wrong usage, or a file that cannot be used",
         "3  you answered no"
     ]
 );
 
 pub(super) const REJECT: &str = help!(
     ["defragd reject 17 --reason release-tonight"],
-    ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
+    [
+        "0  done",
+        "1  failed: there is no such run, or it does not wait for approval",
+        "2  wrong usage, or a file that cannot be used"
+    ]
 );
 
 pub(super) const PAUSE: &str = help!(["defragd pause --cluster prod-a --reason maintenance --for 2h"]);
@@ -131,7 +139,7 @@ pub(super) const CHECK_CONFIG: &str = help!(
 
 pub(super) const HEALTH: &str = help!(
     ["defragd health", "defragd health --ready --url https://127.0.0.1:9379 --server-ca-file ca.crt"],
-    ["0  healthy, or ready", "1  not", "2  wrong usage"]
+    ["0  healthy, or ready", "1  not, or another program answers", "2  wrong usage, or a file that cannot be used"]
 );
 
 pub(super) const COMPLETIONS: &str = help!(["defragd completions bash"]);

@@ -27,12 +27,17 @@ mod standalone;
 mod status;
 mod table;
 mod terminal;
+mod typed;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{config::ConfigError, core::story::count};
+use crate::{
+    adapters::{etcd::ConnectError, http::TokenError, outgoing::CallError},
+    config::ConfigError,
+    core::story::count,
+};
 
 /// etcd fragmentation exporter that also runs rolling defragmentations
 #[derive(Debug, Parser)]
@@ -132,6 +137,16 @@ impl From<Exit> for ExitCode {
 }
 
 impl Cli {
+    /// What the program was started with. Ends the program if that is wrong, or if it only asks for help.
+    pub fn of_program() -> Self {
+        let mut command = Self::command();
+        let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+            typed::remember_typed(&command, &matches);
+            Self::from_arg_matches(&matches)
+        });
+        parsed.unwrap_or_else(|error| etcdctl::explained(error).exit())
+    }
+
     pub async fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(args) => serve::run(*args).await,
@@ -166,9 +181,19 @@ fn exit_for(error: &anyhow::Error) -> Exit {
     } else {
         eprintln!("defragd: {error:#}");
     }
-    // A file that cannot be read may be readable later: the systemd unit starts the service again after that.
-    let is_invalid = matches!(error.downcast_ref(), Some(ConfigError::Invalid { .. }));
-    if is_invalid || error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
+    if is_of_configuration(error) { Exit::Usage } else { Exit::Failed }
+}
+
+/// Whether the flags, the configuration or a file that they name must change first: a restart repairs none of them, so
+/// the systemd unit does not try one. `defragd check-config` reports the same problems with the same exit code.
+fn is_of_configuration(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<args::UsageError>()
+            || cause.is::<ConfigError>()
+            || cause.is::<ConnectError>()
+            || cause.is::<TokenError>()
+            || cause.downcast_ref().is_some_and(CallError::is_of_settings)
+    })
 }
 
 /// Lines that name a place in a file have no prefix: editors and CI jump to it.

@@ -42,6 +42,9 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Only this cluster, of the file or of the server
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Directory of the journal, to consider earlier attempts, pauses and limits [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -67,6 +70,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         // As for `defragd run`, which is what such a plan is about.
         args.policy.mode = Some("enforce".to_owned());
     }
+    args::refuse_beside_server()?;
     let data_dir = args::data_dir(args.data_dir.clone());
     let is_typed = args::is_typed(&["--server"]);
     let servers = if is_typed || asks_servers(&args) { args.server.candidates(&data_dir).await? } else { Vec::new() };
@@ -79,11 +83,12 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let mut exit = Exit::Done;
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();
-    let several = settings.clusters.len() > 1;
+    let chosen = args::chosen(settings.clusters, args.cluster.as_deref())?;
+    let several = chosen.len() > 1;
     // A running server has more holds than its journal shows.
     let is_served = SqliteJournal::is_held(&data_dir);
     let has_lock = settings.lock.kind != LockKind::None;
-    for cluster in settings.clusters {
+    for cluster in chosen {
         if let Some(Responsible { server, cluster }) =
             args.server.responsible_among(&servers, Some(&cluster), None).await?
         {
@@ -171,12 +176,13 @@ async fn of_server(args: &Args, server: &Server, clusters: &[ServedCluster]) -> 
         return Err(UsageError(what).into());
     }
     let (mut exit, mut json_plans, mut out) = (Exit::Done, Vec::new(), std::io::stdout().lock());
-    let clusters: Vec<_> = clusters.iter().filter(|cluster| cluster.acts).collect();
-    if clusters.is_empty() {
+    let acting: Vec<_> = clusters.iter().filter(|cluster| cluster.acts).cloned().collect();
+    if acting.is_empty() {
         return Err(UsageError(format!("the server at {} acts on no cluster", server.url())).into());
     }
+    let clusters = server.only(acting, args.cluster.as_deref())?;
     let several = clusters.len() > 1;
-    for cluster in clusters {
+    for cluster in &clusters {
         exit = exit.worse(show_plan_of(&mut out, args, server, cluster, several, &mut json_plans).await?);
     }
     if args.output == Output::Json {

@@ -48,6 +48,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
+    if args.policy.compacts_by_age() {
+        let what = "--compaction older-than=TIME works only with `defragd serve`: it must have watched the cluster for as \
+                    long to know which revision is that old. Pass --compaction keep-revisions=NUMBER";
+        return Err(UsageError(what.to_owned()).into());
+    }
     let data_dir = args::data_dir(args.data_dir.clone());
     let asked_mode = args.policy.mode.clone();
     if args.connection.config.is_none() && args.policy.mode.is_none() {
@@ -97,11 +102,13 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     }
     let own = match (given, &args.cluster) {
         (Some(given), _) => given,
-        (None, Some(name)) if !args.connection.is_given() => {
-            let what = format!(
-                "no server was found that starts runs of cluster {name:?}: pass --server URL, or --config FILE or \
-                 --endpoints to run it in this process"
+        (None, name) if !args.connection.is_given() => {
+            let nothing = name.as_ref().map_or_else(
+                || "there is no cluster to defragment, and no server was found".to_owned(),
+                |name| format!("no server was found that starts runs of cluster {name:?}"),
             );
+            let what =
+                format!("{nothing}: pass --server URL, or --config FILE or --endpoints to run it in this process");
             return Err(UsageError(what).into());
         }
         (None, _) => own(&args)?,

@@ -29,8 +29,8 @@ pub(super) struct Args {
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// How many runs to show, newest first
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
+    limit: u32,
     /// Output format
     #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t, global = true)]
     output: Output,
@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if let Some(Command::Show { run }) = args.command {
         return show(&journal, RunId(run), args.output).await;
     }
-    let mut runs = journal.runs(args.limit).await?;
+    let mut runs = journal.runs(usize::try_from(args.limit)?).await?;
     runs.reverse();
     let mut out = std::io::stdout().lock();
     match args.output {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::args::{UsageError, is_typed};
+use super::args::{self, UsageError, is_typed};
 use crate::{
     adapters::{
         journal::SqliteJournal,
@@ -103,11 +103,39 @@ impl Server {
 
     pub(super) async fn post(&self, path: [&str; 3], mut body: Value) -> Result<Value, CallError> {
         body["by"] = json!(self.name_of_operator());
-        self.client()?.post(path, &body).await
+        self.client()?.post(path, &body).await.map_err(|error| self.explained(error))
     }
 
     pub(super) async fn get(&self, path: &[&str]) -> Result<Value, CallError> {
-        self.client()?.get(path).await
+        self.client()?.get(path).await.map_err(|error| self.explained(error))
+    }
+
+    /// The same error, with what to pass if the server wants another token.
+    fn explained(&self, error: CallError) -> CallError {
+        let (url, status, detail, reason) = match error {
+            CallError::Refused { url, status: status @ (401 | 403), detail, reason }
+                if detail.contains("bearer token") =>
+            {
+                (url, status, detail, reason)
+            }
+            error => return error,
+        };
+        let admin =
+            "the file of the server's admin token (its --web.admin-token-file, or else --web.bearer-token-file)";
+        let advice = match &self.server_token_file {
+            None => format!("pass --token-file with {admin}"),
+            Some(file) => format!("the token in {} is another one; pass --token-file with {admin}", file.display()),
+        };
+        CallError::Refused { url, status, detail: format!("{detail}: {advice}"), reason }
+    }
+
+    /// All clusters of this server, or the one with this name.
+    pub(super) fn only(
+        &self,
+        clusters: Vec<ServedCluster>,
+        name: Option<&str>,
+    ) -> Result<Vec<ServedCluster>, UsageError> {
+        args::named(clusters, name, |cluster| &cluster.name, &format!("the server at {} has", self.url()))
     }
 
     /// The server with its clusters, if it answers.
@@ -128,7 +156,7 @@ impl Server {
     }
 
     pub(super) async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, CallError> {
-        let plan = self.client()?.plan(cluster, as_manual).await?;
+        let plan = self.client()?.plan(cluster, as_manual).await.map_err(|error| self.explained(error))?;
         serde_json::from_value(plan).map_err(|error| self.not_understood(&error))
     }
 
@@ -221,8 +249,8 @@ impl Server {
                     | CallError::Refused { status: 404, .. },
                 ) => {}
                 Err(error) => anyhow::bail!(
-                    "cannot find out whether the server on this machine is responsible for the cluster: {error}; pass \
-                     --token-file, or --server with its URL"
+                    "cannot find out whether the server on this machine is responsible for the cluster: {error}. \
+                     To ask another server: --server with its URL"
                 ),
             }
         }

@@ -27,7 +27,7 @@ use crate::{
     core::{
         explain::for_cluster,
         history::{Entry, Outcome, Request, Trigger},
-        policy::Mode,
+        policy::{Compaction, Mode},
         reason::Reason,
     },
     ports::{
@@ -57,6 +57,12 @@ pub(super) async fn run(own: Own, members: Vec<String>, data_dir: &Path, output:
     let (notifications, problems) = notifications(&own.notify);
     for problem in problems {
         eprintln!("defragd: warning: {problem}; this run is not reported there");
+    }
+    if matches!(own.cluster.policy.compaction, Some(Compaction::OlderThan(_))) {
+        eprintln!(
+            "defragd: warning: nothing is compacted: compaction.older_than works only with `defragd serve`; pass \
+             --compaction keep-revisions=NUMBER"
+        );
     }
     let mut signals = Signals::new()?;
     let ended = Box::pin(in_this_process(&own, members, data_dir, output, &notifications, &mut signals)).await;

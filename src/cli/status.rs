@@ -28,6 +28,9 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Only this cluster, of the file or of the server
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Directory of the journal, to estimate durations from earlier runs [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -48,12 +51,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if is_typed && args.standalone {
         return Err(UsageError("--standalone has no effect with --server: leave out one of them".to_owned()).into());
     }
+    args::refuse_beside_server()?;
     let data_dir = args::data_dir(args.data_dir.clone());
+    let cluster = args.cluster.as_deref();
     if is_typed || (!args.standalone && !args.connection.is_given()) {
         match args.server.candidates(&data_dir).await {
             Ok(found) => {
-                if let Some(candidate) = found.first() {
-                    return of_server(args.output, candidate).await;
+                if let Some(Candidate { server, clusters, shard }) = found.into_iter().next() {
+                    let clusters = server.only(clusters, cluster)?;
+                    return of_server(args.output, &Candidate { server, clusters, shard }).await;
                 }
             }
             Err(error) if is_typed => return Err(error),
@@ -62,8 +68,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         }
     }
     let (settings, connect) = args.connection.settings_to_observe(None)?;
-    let etcds = settings
-        .clusters
+    let etcds = args::chosen(settings.clusters, cluster)?
         .into_iter()
         .map(|cluster| anyhow::Ok((connect(&cluster)?, cluster)))
         .collect::<Result<Vec<_>, _>>()?;
@@ -120,7 +125,7 @@ fn write_clusters(out: &mut impl Write, output: Output, views: &[StatusView]) ->
             eprintln!("defragd: cluster {}: {error}", view.cluster);
         }
         if let Some(advice) = &view.advice {
-            eprintln!("What to do: {advice}");
+            eprintln!("What to do: {}", here(advice));
         }
         rows.extend(view.members.iter().map(|member| {
             let cluster = several.then(|| view.cluster.clone());
@@ -162,10 +167,21 @@ fn write_errors(out: &mut impl Write, view: &StatusView, of: &str) -> std::io::R
                 }
             }
             (Some(_), None) => writeln!(out, "{name}: is being defragmented")?,
-            (Some(detail), Some(advice)) => writeln!(out, "{name}: {detail}\nWhat to do about {name}: {advice}")?,
+            (Some(detail), Some(advice)) => {
+                writeln!(out, "{name}: {detail}\nWhat to do about {name}: {}", here(advice))?;
+            }
         }
     }
     Ok(())
+}
+
+/// Advice of a reason, without the command that shows it.
+fn here(advice: &str) -> String {
+    let advice = advice.replace("see `defragd status`, ", "see ").replace(" (`defragd status`)", "");
+    match advice.split_once(": `defragd status`") {
+        Some((before, shows)) => format!("{before}{}", shows.find('.').map_or(".", |end| &shows[end..])),
+        None => advice,
+    }
 }
 
 /// Below a table: the members whose metrics page cannot be read, so that some values are unknown.
@@ -224,11 +240,14 @@ fn errors(member: &MemberView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
     use crate::core::{
         cluster::{Alarm, AlarmKind, Unknown, UnknownKind},
         estimate::Speeds,
         fixture,
+        reason::Code,
     };
 
     fn shown(output: Output, clusters: &[(&str, ClusterFacts)]) -> String {
@@ -284,6 +303,16 @@ mod tests {
         let named =
             "\nalarm NOSPACE is armed, raised by etcd-3: the cluster accepts no writes\nWhat to do: A run defragments";
         assert!(text.contains(named) && !text.contains("memberID"), "{text}");
+    }
+
+    #[test]
+    fn no_advice_leads_back_to_this_command() {
+        for code in Code::iter().filter(|code| *code != Code::UnknownMember) {
+            let shown = here(code.advice());
+            assert!(!shown.contains("`defragd status`") && shown.ends_with('.'), "{shown}");
+        }
+        let shown = here("Wait until it ends: `defragd status` shows it. Then go on.");
+        assert_eq!(shown, "Wait until it ends. Then go on.");
     }
 
     #[test]

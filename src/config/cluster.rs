@@ -144,7 +144,8 @@ pub(super) fn check_quota(quota: Option<ByteSize>, at: &mut At<'_>) {
 
 /// Checks endpoints, and completes each to a URL.
 pub(super) fn check_endpoints(endpoints: &mut [String], tls: &TlsFiles, at: &mut At<'_>) {
-    let secure = tls.ca_file.is_some() || tls.cert_file.is_some();
+    let secure = [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file)];
+    let secure = secure.into_iter().find_map(|(key, file)| file.is_some().then_some(key));
     for (index, text) in endpoints.iter_mut().enumerate() {
         match endpoint(text, secure) {
             Ok(url) => *text = url,
@@ -158,12 +159,13 @@ pub(super) fn check_endpoints(endpoints: &mut [String], tls: &TlsFiles, at: &mut
 #[error("{0}")]
 struct BadEndpoint(String);
 
-/// As etcdctl reads endpoints: the scheme may be omitted. The result has no path and no trailing slash.
-fn endpoint(text: &str, secure: bool) -> Result<String, BadEndpoint> {
+/// As etcdctl reads endpoints: the scheme may be omitted. The result has no path and no trailing slash. `secure` is a key
+/// of `tls`, if one is set.
+fn endpoint(text: &str, secure: Option<&str>) -> Result<String, BadEndpoint> {
     let text = text.trim();
     let with_scheme = match text.split_once("://") {
         Some(_) => text.to_owned(),
-        None if secure => format!("https://{text}"),
+        None if secure.is_some() => format!("https://{text}"),
         None => format!("http://{text}"),
     };
     let hint = "write it like https://10.0.0.1:2379";
@@ -181,8 +183,8 @@ fn endpoint(text: &str, secure: bool) -> Result<String, BadEndpoint> {
     if url.path() != "/" || url.query().is_some() {
         return Err(bad(format!("has more than a host and a port; {hint}")));
     }
-    if secure && url.scheme() == "http" {
-        return Err(bad("begins with http://, but tls is set: write https://, or remove tls".to_owned()));
+    if let Some(key) = secure.filter(|_| url.scheme() == "http") {
+        return Err(bad(format!("begins with http://, but {key} is set: write https://, or remove {key}")));
     }
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     Ok(format!("{}://{host}{port}", url.scheme()))

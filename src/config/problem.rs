@@ -23,8 +23,11 @@ pub struct Problem {
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    /// What the configuration names cannot be used, like a gate's certificate.
+    #[error("{0}")]
+    Unusable(String),
     /// All problems, in the order of the file.
     #[error("{}", list(path.as_deref(), problems))]
     Invalid {
@@ -38,6 +41,10 @@ pub enum ConfigError {
 /// Like `config.yaml:4:7: clusters[0].name: is missing`, in the format of compilers: editors jump to it.
 fn list(path: Option<&Path>, problems: &[Problem]) -> String {
     let place = |problem: &Problem| {
+        // A flag is in no file.
+        if problem.at.starts_with("--") {
+            return String::new();
+        }
         let mut words: Vec<String> = path.iter().map(|path| path.display().to_string()).collect();
         words.extend(problem.place.into_iter().flat_map(|place| [place.line.to_string(), place.column.to_string()]));
         words.iter().fold(String::new(), |all, word| all + word + ":")
@@ -47,7 +54,7 @@ fn list(path: Option<&Path>, problems: &[Problem]) -> String {
     let lines = problems.iter().zip(places).map(|(problem, place)| {
         let blank = if place.is_empty() { "" } else { " " };
         let at = if problem.at.is_empty() { String::new() } else { format!("{}: ", problem.at) };
-        plain(&format!("{place:width$}{blank}{at}{}", problem.what))
+        plain(format!("{place:width$}{blank}{at}{}", problem.what).trim_start())
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -108,7 +108,7 @@ fn read_web_file(file: &Value) -> Result<String, Vec<Problem>> {
 fn problems(error: ConfigError) -> Vec<Problem> {
     match error {
         ConfigError::Invalid { problems, .. } => problems,
-        other @ ConfigError::Unreadable { .. } => panic!("{other}"),
+        other @ (ConfigError::Unreadable { .. } | ConfigError::Unusable(_)) => panic!("{other}"),
     }
 }
 

@@ -51,7 +51,7 @@ async fn every_release_s_denial_names_the_rpc_the_user_and_what_to_grant() {
         let (code, text) = said(&rig, "run", &[]).await;
         assert_ne!(code, Some(0), "{version}: {text}");
         let denied = text.contains(&nobody(if looks { "a linearizable Range" } else { "MemberList" }));
-        assert!(denied && text.contains("auth.username"), "{version}: {text}");
+        assert!(denied && text.contains("pass --user with a user that has the root role"), "{version}: {text}");
 
         for (user, password_of) in [("root", "plain"), ("nobody", "root")] {
             let (code, text) = said(&rig, "status", &login(&rig, user, password_of)).await;

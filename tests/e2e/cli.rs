@@ -136,7 +136,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
         (vec!["serve", here, &data, "--cluster-name=a\u{1b}[31m"], "must not contain control characters"),
         (vec!["status", "--user=root"], "--password-file"),
         (vec!["status", "--user=root:pw"], "--password-file"),
-        (vec!["status", "--cert=/nowhere.crt"], "key_file"),
+        (vec!["status", "--cert=/nowhere.crt"], "--key: is missing; it is required with --cert"),
         (vec!["status", "--cacert=/nowhere.crt"], "/nowhere.crt"),
         (vec!["status", "--config=/nowhere.yaml"], "/nowhere.yaml"),
         (vec!["status", "--config", bad, "--cacert=/x"], "--config and --cacert cannot be used together"),

@@ -94,6 +94,10 @@ async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
     let log = defragd.log().unwrap();
     assert_eq!(log.matches("the changed credentials are invalid").count(), 1, "{log}");
     assert!(log.contains("do not belong together"), "{log}");
+    mount.publish(pki.ca(), pki.client());
+    becomes(&defragd, GOOD, 1.0).await;
+    let log = defragd.log().unwrap();
+    assert!(log.contains("the credentials are valid again, and the same as before"), "{log}");
 
     // One that the server no longer accepts: a new connection made with it shows that it is in use.
     mount.publish(pki.ca(), &pki.expired_client().unwrap());

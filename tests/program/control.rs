@@ -66,6 +66,10 @@ async fn orders_reach_the_server_and_outlive_it() {
     let error = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(error.contains("401") && error.contains("bearer token") && !error.contains("wrong-token"), "{error}");
+    assert!(
+        error.contains("/wrong is another one; pass --token-file with the file of the server's admin token"),
+        "{error}"
+    );
 
     let approved = act(&defragd, &token, &["approve", "1", "--yes"]).await;
     assert_eq!(approved.status.code(), Some(0), "{}", String::from_utf8_lossy(&approved.stderr));
@@ -81,8 +85,11 @@ async fn orders_reach_the_server_and_outlive_it() {
 
     let paused = act(&defragd, &token, &["pause", "--cluster=demo", "--reason=upgrade of the rack", "--for=2h"]).await;
     let said = String::from_utf8(paused.stdout).unwrap();
-    assert!(said.contains("Cluster demo is paused until 20"), "{said}{}", String::from_utf8_lossy(&paused.stderr));
-    assert!(said.contains(" UTC: no defragmentation starts."), "{said}");
+    assert!(
+        said.contains("Cluster demo is paused until 20") && said.contains(" UTC (in 2 h)"),
+        "{said}{}",
+        String::from_utf8_lossy(&paused.stderr)
+    );
     let nobody = act(&defragd, &token, &["pause", "--cluster=other", "--reason=x"]).await;
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("there is no cluster \"other\""));
     defragd.kill().await.unwrap();

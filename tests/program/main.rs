@@ -4,6 +4,7 @@
 
 mod api;
 mod check_config;
+mod command_line;
 mod control;
 mod deploy;
 mod edge;

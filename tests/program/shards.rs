@@ -306,7 +306,7 @@ async fn a_process_of_a_divided_configuration_must_know_which_shard_it_is() {
     let data = home.flag("--data-dir", "journal");
     for (flags, expected) in [
         (vec![], "divided among 3 shards: pass --shard"),
-        (vec!["--shard=3"], "shards.ordinal: is 3, but must be below the total of 3"),
+        (vec!["--shard=3"], "--shard: is 3, but must be below the total of 3"),
     ] {
         let started = Command::new(binary()).args(["serve", &config, &data]).args(&flags).output().unwrap();
         let said = String::from_utf8_lossy(&started.stderr);

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-pub use super::words::{about_seconds, capital, count, exact_time, measured, size, snapshots, time, time_left};
+pub use super::words::{
+    about_seconds, capital, count, exact_time, measured, size, snapshots, time, time_left, time_to_come,
+};
 use super::{
     gate::GateResult,
     history::{

@@ -20,6 +20,18 @@ pub fn exact_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// A time that is still to come, like `2026-11-29 05:41 UTC (in 23 h)`.
+pub fn time_to_come(at: Timestamp, now: Timestamp) -> String {
+    let minutes = (at.duration_since(now).as_secs().max(0) + 30) / 60;
+    let hours = (minutes + 30) / 60;
+    let left = match (hours, minutes) {
+        (48.., _) => format!("{} days", (hours + 12) / 24),
+        (_, 120..) => format!("{hours} h"),
+        _ => format!("{minutes} min"),
+    };
+    format!("{} (in {left})", time(at))
+}
+
 /// The text with a capital first letter.
 pub fn capital(text: &str) -> String {
     let mut chars = text.chars();

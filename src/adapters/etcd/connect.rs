@@ -48,14 +48,24 @@ const SESSIONS: usize = 32_768;
 /// A TLS file or an endpoint is unusable.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    #[error("cannot read {what} {}: {source}", path.display())]
-    File { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot read {what} {}: {cause}", path.display())]
+    File { what: &'static str, path: PathBuf, cause: std::io::Error },
     /// The content of a file is wrong.
     #[error("{what} {} is not usable: {detail}", path.display())]
     Unusable { what: &'static str, path: PathBuf, detail: String },
     /// The parts do not make a client.
     #[error("cannot set up TLS for the members: {0}")]
     Tls(String),
+}
+
+impl ConnectError {
+    /// The file that cannot be used, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } | Self::Unusable { path, .. } => Some(path),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 /// All that is needed to connect to any member of one cluster, with the credentials of one moment.
@@ -95,6 +105,7 @@ impl Connection {
         let etcd_user = EtcdUser {
             user: credentials.user.as_ref().map(|(name, _)| name.clone()),
             common_name: tls.common_name.clone(),
+            by_flags: sources.by_flags,
         };
         let http_plain = if names.nameserver.is_some() {
             let own = named(http_builder(), names).tls_certs_only([]).build();

@@ -56,5 +56,5 @@ fn password(path: &Path) -> Result<String, ConnectError> {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
-    std::fs::read(path).map_err(|source| ConnectError::File { what, path: path.to_owned(), source })
+    std::fs::read(path).map_err(|cause| ConnectError::File { what, path: path.to_owned(), cause })
 }

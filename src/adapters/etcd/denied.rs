@@ -42,6 +42,8 @@ pub(super) struct EtcdUser {
     pub(super) user: Option<String>,
     /// The common name of the client certificate, which etcd uses as the user's name without a login.
     pub(super) common_name: Option<String>,
+    /// Messages name flags instead of keys of a configuration file.
+    pub(super) by_flags: bool,
 }
 
 impl EtcdUser {
@@ -66,10 +68,14 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, etcd_user: &EtcdUser, said: 
             "{rpc}: etcd rejected the login of {user} ({said}): the password is wrong, or there is no such user; \
             check with `etcdctl --user {name} user list`"
         ),
-        UnknownKind::LoginMissing => format!(
-            "{rpc} was denied to {user} ({said}): authentication is on, and defragd must log in: \
-            configure a user with the root role (auth.username, auth.password_file)"
-        ),
+        UnknownKind::LoginMissing => {
+            let give = if etcd_user.by_flags {
+                "pass --user with a user that has the root role, and --password-file"
+            } else {
+                "configure a user with the root role (auth.username, auth.password_file)"
+            };
+            format!("{rpc} was denied to {user} ({said}): authentication is on, and defragd must log in: {give}")
+        }
         _ if ["token", "revision of auth store is old", "revision in header is old"]
             .iter()
             .any(|text| said.contains(text)) =>
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn each_release_s_denial_names_the_user_and_what_to_do() {
-        let plain = EtcdUser { user: Some("plain".to_owned()), common_name: Some("cn".to_owned()) };
+        let plain = EtcdUser { user: Some("plain".to_owned()), common_name: Some("cn".to_owned()), by_flags: false };
         for status in
             [Status::unknown("auth: permission denied"), Status::permission_denied("etcdserver: permission denied")]
         {
@@ -116,6 +122,9 @@ mod tests {
             let (kind, words) = reported(&Status::invalid_argument(text), &EtcdUser::default());
             assert_eq!(kind, Some(UnknownKind::LoginMissing), "{text}");
             assert!(words.contains("auth.username"), "{words}");
+            let by_flags = EtcdUser { by_flags: true, ..EtcdUser::default() };
+            let (_, words) = reported(&Status::invalid_argument(text), &by_flags);
+            assert!(words.contains("pass --user ") && !words.contains("auth."), "{words}");
         }
         let (kind, words) = reported(&Status::unauthenticated("etcdserver: invalid auth token"), &plain);
         assert_eq!(kind, Some(UnknownKind::Denied));
@@ -124,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_certificate_s_name_is_reported_if_no_user_is_configured() {
-        let etcd_user = EtcdUser { user: None, common_name: Some("reader".to_owned()) };
+        let etcd_user = EtcdUser { common_name: Some("reader".to_owned()), ..EtcdUser::default() };
         let (_, words) = reported(&Status::unknown("auth: permission denied"), &etcd_user);
         assert!(words.contains("\"reader\" (the common name of the client certificate)"), "{words}");
     }

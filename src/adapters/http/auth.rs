@@ -24,8 +24,8 @@ pub(super) const MIN_TOKEN_BYTES: usize = 16;
 /// Why the server must not start with this configuration.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    #[error("cannot read the bearer token file {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the bearer token file {}: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: std::io::Error },
     #[error(
         "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; generate one with: openssl rand -hex 32", path.display()
     )]
@@ -248,7 +248,7 @@ impl AccessPolicy {
 
 fn token(path: &Path) -> Result<String, TokenError> {
     let text =
-        std::fs::read_to_string(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
+        std::fs::read_to_string(path).map_err(|cause| TokenError::Unreadable { path: path.to_owned(), cause })?;
     let token = text.trim();
     if token.len() < MIN_TOKEN_BYTES {
         return Err(TokenError::TooShort { path: path.to_owned(), found: token.len() });

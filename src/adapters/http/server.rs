@@ -36,10 +36,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// An address on which the server cannot listen.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}: {cause}")]
 pub struct ListenError {
     address: SocketAddr,
-    source: std::io::Error,
+    cause: std::io::Error,
 }
 
 /// An extension of each request: it ends or changes when the server ends, so that long-lived connections are closed.
@@ -54,8 +54,8 @@ pub struct Listener {
 impl Listener {
     /// Binds. Port 0 takes a free one.
     pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
-        let address = listener.local_addr().map_err(|source| ListenError { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|cause| ListenError { address, cause })?;
+        let address = listener.local_addr().map_err(|cause| ListenError { address, cause })?;
         Ok(Self { listener, address })
     }
 

@@ -8,6 +8,8 @@ use url::Url;
 
 use super::{CallError, ClientSettings, Remote, excerpt, shown};
 
+/// How the answers of both health pages begin: other programs have pages of these names, too.
+const HEALTHY: &str = "defragd is ";
 /// The answers are one line.
 const MAX_HEALTH_BYTES: usize = 4 << 10;
 
@@ -63,13 +65,16 @@ impl HealthClient {
         Ok(Self { remote: Remote::new(server, access, MAX_HEALTH_BYTES)? })
     }
 
-    /// The text of a page, if it answers 200.
+    /// The text of a health page of defragd, if it answers 200.
     pub async fn ask(&self, page: &str) -> Result<String, CallError> {
         let url = self.remote.url(page)?;
         let answer = self.remote.access.ask(Method::GET, &url, None, MAX_HEALTH_BYTES).await?;
         let said = excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body)));
         match answer.status {
-            200 => Ok(said),
+            200 if said.starts_with(HEALTHY) => Ok(said),
+            200 => {
+                Err(CallError::NotUnderstood { url: shown(&url), detail: format!("it is not from defragd: {said}") })
+            }
             status => Err(CallError::Refused { url: shown(&url), status, detail: said, reason: None }),
         }
     }

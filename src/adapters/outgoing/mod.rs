@@ -75,6 +75,13 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// Whether nothing was sent, because a URL, a header or a file that it was to be sent with is unusable.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Tls(_) | Self::Header(_) | Self::Url { .. })
+    }
+}
+
 /// A URL that is called, with what is needed for that.
 #[derive(Clone, Debug)]
 pub(in crate::adapters) struct Remote {

@@ -48,7 +48,7 @@ pub struct Source {
 
 impl Source {
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path).map_err(unreadable)?;
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
