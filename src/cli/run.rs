@@ -163,6 +163,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         );
         return Err(UsageError(what).into());
     }
+    warn_of_compaction(&own.cluster);
     let (notifications, problems) = notifications(&own.notify);
     for problem in problems {
         eprintln!("defragd: warning: {problem}; this run is not reported there");
@@ -181,6 +182,16 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         () = signals.end() => eprintln!("defragd: warning: stopped by a signal; the last notifications may be missing"),
     }
     ended
+}
+
+/// Only a process that has watched the cluster knows which revision is how old.
+fn warn_of_compaction(cluster: &ClusterSettings) {
+    if matches!(cluster.policy.compaction, Some(Compaction::OlderThan(_))) {
+        eprintln!(
+            "defragd: warning: nothing is compacted: compaction.older_than works only with `defragd serve`; pass \
+            --compaction keep-revisions=NUMBER"
+        );
+    }
 }
 
 /// From here on, signals no longer end the process by themselves.
@@ -248,12 +259,6 @@ async fn in_this_process(
 ) -> anyhow::Result<Option<Exit>> {
     let etcd = connect(cluster)?;
     let gates = gates::of(cluster)?;
-    if matches!(cluster.policy.compaction, Some(Compaction::OlderThan(_))) {
-        eprintln!(
-            "defragd: warning: nothing is compacted: compaction.older_than works only with `defragd serve`; pass \
-            --compaction keep-revisions=NUMBER"
-        );
-    }
     let journal = match SqliteJournal::open(data_dir, Arc::new(SystemClock)) {
         Err(JournalError::InUse { .. }) => return refuse_journal(args.output, data_dir).map(Some),
         opened => opened?,

@@ -163,7 +163,7 @@ fn write_errors(out: &mut impl Write, view: &StatusView, of: &str) -> std::io::R
             }
             (Some(_), None) => writeln!(out, "{name}: is being defragmented")?,
             (Some(detail), Some(advice)) => {
-                writeln!(out, "{name}: {detail}\nWhat to do about {name}: {}", here(advice))?
+                writeln!(out, "{name}: {detail}\nWhat to do about {name}: {}", here(advice))?;
             }
         }
     }
@@ -291,8 +291,8 @@ mod tests {
             let shown = here(code.advice());
             assert!(!shown.contains("`defragd status`") && shown.ends_with('.'), "{shown}");
         }
-        let shown = here("Wait until it ends: `defragd status` shows it. Then go on.");
-        assert_eq!(shown, "Wait until it ends. Then go on.");
+        let shown = here("Wait until it ends: `defragd status` shows it. Then continue.");
+        assert_eq!(shown, "Wait until it ends. Then continue.");
     }
 
     #[test]
