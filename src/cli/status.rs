@@ -311,8 +311,8 @@ mod tests {
             let shown = here(code.advice());
             assert!(!shown.contains("`defragd status`") && shown.ends_with('.'), "{shown}");
         }
-        let shown = here("Wait until it ends: `defragd status` shows it. Then go on.");
-        assert_eq!(shown, "Wait until it ends. Then go on.");
+        let shown = here("Wait until it ends: `defragd status` shows it. Then continue.");
+        assert_eq!(shown, "Wait until it ends. Then continue.");
     }
 
     #[test]
