@@ -291,8 +291,7 @@ async fn in_this_process(
     let observers = (&progress as &dyn Progress, &reported as &dyn Progress);
     progress.line(&format!("run {run_id} of cluster {}", cluster.name));
 
-    let (stop, stopped) = stop_channel();
-    let claims = Claims::default();
+    let ((stop, stopped), claims) = (stop_channel(), Claims::default());
     let view = lock.view();
     let permit = view.permit(lock.acts_under());
     let drive = driver::Drive {
