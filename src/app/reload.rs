@@ -11,12 +11,15 @@ use super::{
     config_changes::ConfigChanges,
     fleet::ConfiguredClusters,
     gates,
-    service::App,
+    service::{App, RUNS_READ_FIRST},
     shards::Shards,
 };
 use crate::{
     config::{ClusterSettings, LockSettings, Settings},
-    ports::{etcd::Etcd, journal::Journal},
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+    },
 };
 
 /// Reads and checks the current configuration. The error is for people, one problem per line. May block.
@@ -102,6 +105,23 @@ impl<E: Etcd, J: Journal> App<E, J> {
         let before = std::mem::replace(&mut *self.redacted.lock(), settings.redacted.clone());
         self.fleet().swap(ConfiguredClusters::new(clusters).beside(settings.elsewhere));
         Ok(ConfigChanges::between(&before, &settings.redacted))
+    }
+
+    /// Reads what the journal holds of these clusters, or of as many as can be read soon; the others read it themselves.
+    /// Until then, a cluster's limits and requests are not shown.
+    pub(super) async fn read_ledgers<'a>(
+        &self,
+        clusters: impl IntoIterator<Item = &'a Arc<Cluster<E, J>>>,
+    ) -> Result<(), JournalError> {
+        let mut runs = 0;
+        for cluster in clusters {
+            if runs < RUNS_READ_FIRST {
+                runs += cluster.ledger().await?.runs.len();
+            } else {
+                cluster.leave_unread();
+            }
+        }
+        Ok(())
     }
 
     fn step(&self, before: &ConfiguredClusters<E, J>, new: ClusterSettings) -> Result<ReloadStep<E, J>, String> {

@@ -60,8 +60,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         pending().await
     }
 
-    /// Resumes a run that an earlier process accepted. There is at most one; should there be more, the first serves for
-    /// all, and the others end.
+    /// Resumes a run of an earlier process. Should there be several, the first serves for all, and the others end.
     pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
         let trigger = request.trigger;
         if self.queue(run, request) {

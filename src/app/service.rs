@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// After so many runs, the rest of the journal is read while requests are served: a large one takes seconds.
-const RUNS_READ_FIRST: usize = 2_000;
+pub(super) const RUNS_READ_FIRST: usize = 2_000;
 /// How many clusters a scrape observes at the same time: more would not use two processors better, and the calls to a
 /// thousand clusters at once would take most of the process's memory permanently.
 const CLUSTERS_AT_ONCE: usize = 64;
@@ -227,23 +227,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
         self.read_ledgers(&fleet.clusters).await?;
         *self.phase.lock() = Phase::Serving;
-        Ok(())
-    }
-
-    /// Reads what the journal holds of these clusters, or of as many as can be read soon; the others read it themselves.
-    /// Until then, a cluster's limits and requests are not shown.
-    pub(super) async fn read_ledgers<'a>(
-        &self,
-        clusters: impl IntoIterator<Item = &'a Arc<Cluster<E, J>>>,
-    ) -> Result<(), JournalError> {
-        let mut runs = 0;
-        for cluster in clusters {
-            if runs < RUNS_READ_FIRST {
-                runs += cluster.ledger().await?.runs.len();
-            } else {
-                cluster.leave_unread();
-            }
-        }
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Connection {
     /// Configuration file with one or more clusters, instead of the flags below
     #[arg(long = "config", alias = "config.file", env = "DEFRAGD_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Client URLs; one member is enough, the others are discovered [default: `http://127.0.0.1:2379`; `run` and
+    /// Client URLs; one member is enough, the others are discovered [default: 127.0.0.1:2379; `run` and
     /// `serve` have none]
     #[arg(long, env = "ETCDCTL_ENDPOINTS", hide_env_values = true, value_delimiter = ',', value_name = "URL")]
     endpoints: Vec<String>,

@@ -75,6 +75,20 @@ impl Kind {
 }
 
 impl Reason {
+    pub fn code(&self) -> Code {
+        self.into()
+    }
+
+    /// The code as text, for metrics: as `code` in JSON.
+    pub fn label(&self) -> &'static str {
+        self.code().into()
+    }
+
+    /// Whether it stops not only a run but the process that drives it.
+    pub const fn ends_the_process(&self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::OperatorStop)
+    }
+
     /// What an operator does about it: sentences, with commands in backticks.
     pub fn advice(&self) -> &'static str {
         self.code().advice()

@@ -391,19 +391,3 @@ pub enum Reason {
     #[serde(alias = "out_of_step")]
     InternalError,
 }
-
-impl Reason {
-    pub fn code(&self) -> Code {
-        self.into()
-    }
-
-    /// The code as text, for metrics: as `code` in JSON.
-    pub fn label(&self) -> &'static str {
-        self.code().into()
-    }
-
-    /// Whether it stops not only a run but the process that drives it.
-    pub const fn ends_the_process(&self) -> bool {
-        matches!(self, Self::ShuttingDown | Self::OperatorStop)
-    }
-}
