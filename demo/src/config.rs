@@ -5,12 +5,27 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-/// How long a condition must last before its alert fires, and how long the alert outlives it; minutes in the shipped rules.
+/// How long a condition must last before its alert fires; minutes in the shipped rules.
 const FOR: &str = "5s";
 
-/// The rules with every `for:` and `keep_firing_for:` shortened.
+/// The rules with every `for:` shortened.
 pub(crate) fn rules(shipped: &str) -> Result<String> {
-    with_values(&with_values(shipped, "for:", FOR)?, "keep_firing_for:", FOR)
+    let mut shortened = 0;
+    let mut copy = String::new();
+    for line in shipped.lines() {
+        let rest = line.trim_start();
+        if rest.starts_with("for: ") {
+            shortened += 1;
+            copy.push_str(&line[..line.len() - rest.len()]);
+            copy.push_str("for: ");
+            copy.push_str(FOR);
+        } else {
+            copy.push_str(line);
+        }
+        copy.push('\n');
+    }
+    ensure!(shortened > 0, "the shipped alert rules have no `for:`");
+    Ok(copy)
 }
 
 /// Alertmanager's configuration with defragd's address and token, and short waits.
@@ -41,7 +56,7 @@ fn with_values(text: &str, key: &str, value: &str) -> Result<String> {
             format!("{}{key} {value}", &line[..line.len() - rest.len()])
         })
         .collect();
-    ensure!(found, "the shipped file sets no `{key}`");
+    ensure!(found, "the shipped alertmanager.yml sets no `{key}`");
     Ok(lines.join("\n") + "\n")
 }
 
@@ -81,8 +96,7 @@ mod tests {
         let shipped = shipped("defragd.rules.yml");
         let copy = rules(&shipped).unwrap();
         assert!(copy.contains("alert: EtcdFragmentationHigh") && copy.contains("for: 5s"));
-        assert!(copy.contains("keep_firing_for: 5s"));
-        assert!(!copy.contains("for: 10m") && !copy.contains("for: 15m"));
+        assert!(!copy.contains("for: 10m"));
         assert_eq!(copy.lines().count(), shipped.lines().count());
     }
 

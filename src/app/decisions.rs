@@ -48,8 +48,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 state: "not subject to approval; `defragd cancel` withdraws it",
             });
         }
+        let rejected = Reason::Rejected { by: by.clone(), reason: reason.clone(), at: None };
+        self.end_waiting(run, Outcome::Stopped { reason: rejected }).await?;
         info!(cluster = self.name(), run = run.0, by, reason, "rejected");
-        self.end_waiting(run, Outcome::Stopped { reason: Reason::Rejected { by, reason, at: None } }).await?;
         self.ledger().await?;
         Ok(())
     }
@@ -58,8 +59,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         self.waiting_run(&ledger, run)?;
+        self.shared.journal.append(run, Entry::Approved { by: by.clone() }).await?;
         info!(cluster = self.name(), run = run.0, by, "approved");
-        self.shared.journal.append(run, Entry::Approved { by }).await?;
         self.requests.wake.notify_one();
         Ok(())
     }

@@ -90,7 +90,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                     outcome
                 }
             }
-            Err(error) => Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } },
+            Err(error) => Outcome::Refused { reason: error.into() },
         };
         self.finish(outcome, begun, &stop).await
     }
@@ -120,7 +120,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     async fn perform(&self, view: RunView, begun: Instant, stop: &mut Stop) -> Outcome {
         let brief = match self.brief(&view).await {
             Ok(brief) => brief,
-            Err(error) => return Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } },
+            Err(error) => return Outcome::Refused { reason: error.into() },
         };
         let mut baselines = view.baselines();
         let (mut run, mut action) = Run::resume(brief, &view);

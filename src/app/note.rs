@@ -126,9 +126,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             "read what the last lock holder left"
         );
         let request = digest.request.clone();
-        self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
-        if let Some(request) = request {
-            self.inherit_request(request).await.map_err(|error| error.to_string())?;
+        {
+            // An offer in between would find its due time decided, and no request that it is part of.
+            let _one_at_a_time = self.requests.admission.lock().await;
+            self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
+            if let Some(request) = request {
+                self.inherit_request(request).await.map_err(|error| error.to_string())?;
+            }
         }
         self.ledger().await.map(drop).map_err(|error| error.to_string())
     }

@@ -37,6 +37,9 @@ const CHART_EVERY: Duration = Duration::from_mins(10);
 /// Members that hang must not delay the observation of others for long; and the log names an unreachable cluster
 /// within 5 s of the start, or 2 s later with a scrape in progress, and 4 s later for each 32 more of them.
 const OBSERVE_BUDGET: Duration = Duration::from_secs(4);
+/// An open page reloads itself every 10 s, and at each change.
+const JOURNAL_RECHECK_AFTER: Duration = Duration::from_secs(10);
+
 /// How long a page waits for its observations: members nearby answer within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(800);
 
@@ -53,8 +56,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let _ = timeout(OBSERVE_BUDGET * 2, first).await;
             return;
         };
-        let Ok(_place) = self.shared.fleet_observer.places.acquire().await else { return };
         self.shared.fleet_observer.scrapes_first().await;
+        let Ok(_place) = self.shared.fleet_observer.places.acquire().await else { return };
         // A scrape may have been faster, as at the start of a large fleet.
         if !self.observations.is_older_than(limit) {
             return;
@@ -120,7 +123,7 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
     }
 
     async fn own_problems(&self) -> Vec<String> {
-        let journal = self.journal_trouble().await.map(|trouble| {
+        let journal = self.journal_trouble(JOURNAL_RECHECK_AFTER).await.map(|trouble| {
             let advice = Code::JournalFailed.advice();
             format!("{}. No run starts, and no action is accepted. What to do: {advice}", story::capital(&trouble))
         });
@@ -128,7 +131,7 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
             let at = story::time(at);
             format!(
                 "The configuration was rejected at {at}, and the previous one stays in effect. The log says what is \
-                 wrong, and so does `defragd check-config`."
+                 wrong; `defragd check-config` finds what is wrong in the file itself."
             )
         });
         journal.into_iter().chain(reload).collect()

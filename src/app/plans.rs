@@ -21,10 +21,7 @@ use crate::{
         reason::Reason,
         safety,
     },
-    ports::{
-        etcd::Etcd,
-        journal::{Journal, JournalError},
-    },
+    ports::{etcd::Etcd, journal::Journal},
 };
 
 /// A younger observation is used again, however many people look.
@@ -55,7 +52,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let basis = basis.map_err(|_| Reason::InternalError)??;
         // Read without an announcement: a page that shows a plan would otherwise request itself again.
         let read = ledger::read(&self.shared.journal, self.name()).await;
-        let ledger = read.map_err(|error| Reason::JournalFailed { detail: error.to_string() })?;
+        let ledger = read.map_err(Reason::from)?;
         let (queued, mut others) = self.other_holds(as_manual);
         others.extend(basis.unwritable);
         Ok(PlanView::new(PlanInputs {
@@ -104,10 +101,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let facts = observer::observe_all(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
         drop(place);
         let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
-        let unwritable = self.shared.journal.writable().await.err().map(|error| match error {
-            JournalError::Write(detail) => Reason::JournalFailed { detail },
-            error => Reason::JournalFailed { detail: error.to_string() },
-        });
+        let unwritable = self.shared.journal.writable().await.err().map(Reason::from);
         let done = Instant::now();
         let fresh_for = FRESH_FOR.max(done - begun);
         let basis = PlanBasis { done, fresh_for, at, rules, facts: Arc::new(facts), gates, unwritable };

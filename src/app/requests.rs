@@ -204,13 +204,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(Some((run, Reason::AlreadyRequested)))
     }
 
-    /// Adopts the request that the last lock holder left, unless there is already one here.
+    /// Adopts the request that the last lock holder left, unless there is already one here. The caller holds the admission.
     pub(super) async fn inherit_request(&self, mut left: StandingRequest) -> Result<(), JournalError> {
-        let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        if self.is_retired() {
-            return Ok(());
-        }
         if left.approved_by.is_none() {
             // The note may be older than a rejection here.
             let Ok(alerts) = ledger.without_rejected(left.alerts, &self.rules().policy, now) else { return Ok(()) };
@@ -223,10 +219,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if stands {
             // Alerts are offered again by the replicas that have received them; a due time is known here alone.
             left.alerts.retain(|key| key.due().is_some() && !is_over(key));
-            return self.place(&own, left.alerts, now).await.map(drop);
         }
-        if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
+        let is_done = left.alerts.iter().all(is_over) && (stands || !left.alerts.is_empty());
+        if is_done || self.is_retired() {
             return Ok(());
+        }
+        if stands {
+            return self.place(&own, left.alerts, now).await.map(drop);
         }
         let run = self.accept(left.trigger, left.alerts, left.members, left.approved_by).await?;
         info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
@@ -253,8 +252,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(by) = approved_by
             && let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await
         {
-            // Only the request itself has to be recorded.
-            error!(%error, run = run.0, "cannot record who requested the run");
+            // Without it, the run waits for approval again where it needs one.
+            error!(cluster = self.name(), %error, run = run.0, "cannot record who approved the run");
         }
         Ok(run)
     }

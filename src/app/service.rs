@@ -152,13 +152,11 @@ impl<E: Etcd, J: Journal> App<E, J> {
         *self.phase.lock() = Phase::Stopping;
     }
 
-    /// Why the journal cannot be written, if it cannot. Each check writes to the disk, so not every call makes one.
-    pub(super) async fn journal_trouble(&self) -> Option<String> {
-        /// Shorter than the usual interval of Kubernetes' readiness probes.
-        const RECHECK_AFTER: Duration = Duration::from_secs(2);
+    /// Why the journal cannot be written, if it cannot. A check writes to the disk, so one that is younger than this is enough.
+    pub(super) async fn journal_trouble(&self, age: Duration) -> Option<String> {
         let mut seen = self.journal_seen.lock().await;
         match &*seen {
-            Some((at, trouble)) if at.elapsed() < RECHECK_AFTER => trouble.clone(),
+            Some((at, trouble)) if at.elapsed() < age => trouble.clone(),
             _ => {
                 let trouble = self.shared.journal.writable().await.err().map(|error| error.to_string());
                 *seen = Some((Instant::now(), trouble.clone()));
@@ -379,7 +377,8 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         match phase {
             Phase::Starting => Some("starting: resuming runs from the journal".to_owned()),
             Phase::Stopping => Some("defragd is shutting down".to_owned()),
-            Phase::Serving => self.journal_trouble().await,
+            // Less than the usual interval of Kubernetes' readiness probes.
+            Phase::Serving => self.journal_trouble(Duration::from_secs(2)).await,
         }
     }
 }

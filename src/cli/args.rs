@@ -312,8 +312,7 @@ pub(super) fn typed_connection_flag() -> Option<String> {
 
 /// Refuses connection flags beside a `--server`, which says where the clusters are.
 pub(super) fn refuse_beside_server() -> Result<(), UsageError> {
-    let Some(flag) = typed_flag(&["--config"]).or_else(typed_connection_flag).filter(|_| is_typed(&["--server"]))
-    else {
+    let Some(flag) = typed_among::<Connection>(&[]).filter(|_| is_typed(&["--server"])) else {
         return Ok(());
     };
     let what = format!(

@@ -48,6 +48,7 @@ pub(super) fn ignored(variables: impl Iterator<Item = (OsString, OsString)>, wit
         }
         let instead = match name.as_str() {
             "ETCDCTL_PASSWORD" if with_file => "the configuration file says how to connect",
+            "ETCDCTL_WRITE_OUT" => "pass -w json, -w wide or -w table",
             name => instead(name).unwrap_or("defragd does not know it"),
         };
         lines.push(format!("{name} is ignored: {instead}"));
@@ -64,7 +65,6 @@ pub(super) fn ignored(variables: impl Iterator<Item = (OsString, OsString)>, wit
 fn instead(variable: &str) -> Option<&'static str> {
     Some(match variable {
         "ETCDCTL_PASSWORD" => "write the password to a file, and set ETCDCTL_PASSWORD_FILE or pass --password-file",
-        "ETCDCTL_WRITE_OUT" => "pass -w json, -w wide or -w table",
         "ETCDCTL_INSECURE_SKIP_TLS_VERIFY" => "pass --insecure-skip-tls-verify to `defragd status` or `defragd plan`",
         "ETCDCTL_DIAL_TIMEOUT" | "ETCDCTL_COMMAND_TIMEOUT" => "defragd has its own time limits",
         _ => return None,

@@ -82,7 +82,7 @@ pub(super) async fn run(
                     || reason.map_or_else(|| "defragd plan".to_owned(), |reason| format!("defragd explain {reason}"));
                 // The server's text of a reason ends with the advice, if there is one.
                 let (why, advice) = match detail.split_once(". What to do: ") {
-                    Some((why, advice)) => (why, advice.replace("--cluster NAME", &format!("--cluster {name}"))),
+                    Some((why, advice)) => (why, for_cluster(advice, name)),
                     None => (detail.as_str(), explain()),
                 };
                 return refused(output, &format!("Refused, nothing was touched: {why}"), &advice);

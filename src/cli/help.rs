@@ -31,11 +31,7 @@ pub(super) const SERVE: &str = help!(
         "defragd serve --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key",
         "defragd serve --config config.yaml --exporter-only",
     ],
-    [
-        "0  stopped by SIGTERM or SIGINT",
-        "1  failed",
-        "2  wrong usage or configuration, or a file named there cannot be used: starting again does not help",
-    ]
+    ["0  stopped by SIGTERM or SIGINT", "1  failed", "2  wrong usage or configuration: starting again does not help",]
 );
 
 pub(super) const STATUS: &str = help!(

@@ -19,7 +19,7 @@ const NAMES: [(&str, &str); 16] = [
     ("tls.key_file", "--key"),
     ("auth.username", "--user"),
     ("auth.password_file", "--password-file"),
-    ("lock.peers", "--lock.token-file"),
+    ("lock.peers.token_file", "--lock.token-file"),
     ("shards.ordinal", "--shard"),
     ("shards.total", "--total-shards"),
     ("shards.url", "--shards.url"),

@@ -148,6 +148,7 @@ impl Cli {
     }
 
     pub async fn run(self) -> ExitCode {
+        let is_restarted = matches!(self.command, Command::Serve(_));
         let result = match self.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Status(args) => status::run(args).await,
@@ -167,11 +168,11 @@ impl Cli {
             Command::Completions(args) => docs::completions(&args),
             Command::Man(args) => docs::man(&args),
         };
-        result.unwrap_or_else(|error| exit_for(&error)).into()
+        result.unwrap_or_else(|error| exit_for(&error, is_restarted)).into()
     }
 }
 
-fn exit_for(error: &anyhow::Error) -> Exit {
+fn exit_for(error: &anyhow::Error, is_restarted: bool) -> Exit {
     // It is not a failure if the reader of a pipe has seen enough and closes it.
     if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return Exit::Done;
@@ -181,11 +182,10 @@ fn exit_for(error: &anyhow::Error) -> Exit {
     } else {
         eprintln!("defragd: {error:#}");
     }
-    if is_of_configuration(error) { Exit::Usage } else { Exit::Failed }
+    if is_of_configuration(error) && !(is_restarted && may_pass(error)) { Exit::Usage } else { Exit::Failed }
 }
 
-/// Whether the flags, the configuration or a file that they name must change first: a restart repairs none of them, so
-/// the systemd unit does not try one. `defragd check-config` reports the same problems with the same exit code.
+/// Whether the flags, the configuration or a file that they name must change first.
 fn is_of_configuration(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<args::UsageError>()
@@ -193,6 +193,17 @@ fn is_of_configuration(error: &anyhow::Error) -> bool {
             || cause.is::<ConnectError>()
             || cause.is::<TokenError>()
             || cause.downcast_ref().is_some_and(CallError::is_of_settings)
+    })
+}
+
+/// Whether another start may find it repaired: files are missing until another service has written them at boot, and a
+/// certificate and its key do not belong together between the writes of the two. All else stays as it is, so the systemd unit
+/// does not start again after exit code 2.
+fn may_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<ConnectError>()
+            || matches!(cause.downcast_ref(), Some(TokenError::Unreadable { .. }))
+            || matches!(cause.downcast_ref(), Some(ConfigError::Unusable(_)))
     })
 }
 

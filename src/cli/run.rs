@@ -48,7 +48,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
-    if args.policy.compacts_by_age() {
+    // Elsewhere it may be meant for the server; then this process warns, if it is the one that runs.
+    if args::is_typed(&["--compaction"]) && args.policy.compacts_by_age() {
         let what = "--compaction older-than=TIME works only with `defragd serve`: it must have watched the cluster for as \
                     long to know which revision is that old. Pass --compaction keep-revisions=NUMBER";
         return Err(UsageError(what.to_owned()).into());

@@ -12,6 +12,7 @@ use crate::core::{
     history::{Entry, Record, Request, RunId, RunView},
     note::SuccessionNote,
     order::{Order, OrderRecord},
+    reason::Reason,
 };
 
 /// Why a call failed. Nothing is half-written.
@@ -28,6 +29,17 @@ pub enum JournalError {
     Write(String),
     #[error("cannot read the journal: {0}")]
     Read(String),
+}
+
+impl From<JournalError> for Reason {
+    fn from(error: JournalError) -> Self {
+        let detail = match error {
+            // The reason's text begins with these words itself.
+            JournalError::Write(detail) => detail,
+            other => other.to_string(),
+        };
+        Self::JournalFailed { detail }
+    }
 }
 
 pub trait Journal: Send + Sync + 'static {

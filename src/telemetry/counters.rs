@@ -195,6 +195,9 @@ impl Counters {
     /// event from `rate()`.
     pub fn new<'a>(clusters: impl IntoIterator<Item = &'a str>) -> Self {
         let counters = Self::at_start(true);
+        for code in [202, 400, 401, 403, 408, 413, 415, 503_u16] {
+            let _ = counters.metrics.webhook_requests.get_or_create(&[("code", code)]);
+        }
         for cluster in clusters {
             counters.expect_cluster(cluster);
         }

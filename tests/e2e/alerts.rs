@@ -392,7 +392,7 @@ fn alertnames() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Every `for:` and `keep_firing_for:` is 2 seconds, the looks back of the two rules about runs 4 seconds, and in the forecast an hour is
+/// Every `for:` is 2 seconds, the looks back of the two rules about runs 4 seconds, and in the forecast an hour is
 /// a second: its windows, the samples that they must have, the interval between those, and the days to full.
 fn hastened(rules: &str) -> String {
     let mut text = rules.to_owned();
@@ -411,11 +411,9 @@ fn hastened(rules: &str) -> String {
         assert!(text.contains(from), "a rule is written otherwise now: {from}");
         text = text.replace(from, to);
     }
-    let short = |line: &str| match line.trim_start().split_once(':') {
-        Some((key @ ("for" | "keep_firing_for"), _)) => {
-            format!("{}{key}: 2s\n", &line[..line.len() - line.trim_start().len()])
-        }
-        _ => format!("{line}\n"),
+    let short = |line: &str| match line.trim_start().strip_prefix("for:") {
+        Some(_) => format!("{}for: 2s\n", &line[..line.len() - line.trim_start().len()]),
+        None => format!("{line}\n"),
     };
     text.lines().map(short).collect()
 }

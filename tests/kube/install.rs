@@ -108,7 +108,7 @@ async fn no_unknown_fields(rig: &Rig) {
     std::fs::write(file, &written).unwrap();
     rig.kubectl(&apply).await;
     // The definitions are in force.
-    std::fs::write(file, written.replace("scrapeTimeout: 25s", "scrapeTimeout: soon")).unwrap();
+    std::fs::write(file, written.replace("scrapeTimeout: 10s", "scrapeTimeout: soon")).unwrap();
     let refused = rig.lab.kubectl(&apply).await.unwrap_err().to_string();
     assert!(refused.contains("scrapeTimeout"), "{refused}");
 }

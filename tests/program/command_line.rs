@@ -61,8 +61,6 @@ fn what_a_restart_cannot_repair_is_exit_code_2() {
         2,
         &[
             (&["serve", &data, &absent("--config")], "absent: No such file"),
-            (&["serve", &data, &keyless], "cannot read the client key"),
-            (&["serve", &data, &gated], "the gate g cannot be used"),
             (&["serve", &data, &plain, "--web.listen-address=0.0.0.0:0"], "pass --web.bearer-token-file"),
             (&["status", &endpoints, &cert, &absent("--key")], "cannot read the client key"),
             (&["status", &endpoints, "--user=u", &absent("--password-file")], "cannot read the password"),
@@ -70,24 +68,27 @@ fn what_a_restart_cannot_repair_is_exit_code_2() {
             (&["pause", "--cluster=a", "--reason=x", "--server=127.0.0.1:1"], "is not an http:// or https:// URL"),
         ],
     );
-    for (flag, expected) in [
-        (absent("--web.bearer-token-file"), "cannot read the bearer token file"),
-        (home.flag("--web.bearer-token-file", "short"), "has 5 bytes and needs at least 16"),
-        (absent("--web.config.file"), "absent: No such file"),
+    for (flag, code, expected) in [
+        (home.flag("--web.bearer-token-file", "short"), 2, "has 5 bytes and needs at least 16"),
+        // It may be written later.
+        (absent("--web.bearer-token-file"), 1, "cannot read the bearer token file"),
+        (absent("--web.config.file"), 1, "absent: No such file"),
     ] {
         let output = serve(&flag);
         let said = said(&output);
-        assert!(output.status.code() == Some(2) && said.contains(expected), "{flag}: {said}");
-        assert_eq!(said.matches("os error").count(), said.matches("No such file").count(), "{said}");
+        assert!(output.status.code() == Some(code) && said.contains(expected), "{flag}: {said}");
+        assert!(said.matches("os error").count() <= 1, "{said}");
     }
 
-    // A port in use may be free later, and a server may answer later.
+    // A port in use may be free later, a server may answer later, and a file may be written later.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("--web.listen-address={}", taken.local_addr().unwrap());
     answered(
         1,
         &[
             (&["serve", &data, &plain, &address], "cannot listen on 127.0.0.1:"),
+            (&["serve", &data, &keyless], "cannot read the client key"),
+            (&["serve", &data, &gated], "the gate g cannot be used"),
             (&["pause", "--cluster=a", "--reason=x"], "cannot reach http://127.0.0.1:1"),
         ],
     );

@@ -90,7 +90,7 @@ pub struct RunLog {
 
 impl RunLog {
     /// None of its alerts fires any more: a later alert is another request.
-    fn is_withdrawn(&self) -> bool {
+    pub fn is_withdrawn(&self) -> bool {
         !self.manual && !self.alerts.is_empty() && self.alerts.iter().all(|key| self.resolved.contains(key))
     }
 }
@@ -229,6 +229,12 @@ impl Watch {
 
     pub fn is_manual(&self, run: i64) -> bool {
         self.runs.get(&run).is_some_and(|run| run.manual)
+    }
+
+    /// Whether the run before this one was an operator's that was broken off.
+    fn operator_continues(&self, run: i64) -> bool {
+        let before = self.runs.range(..run).next_back();
+        before.is_some_and(|(_, log)| log.manual && log.outcome.as_ref().is_some_and(Outcome::is_broken_off))
     }
 
     /// The run whose intent is the last in the journal.
@@ -378,7 +384,7 @@ impl World {
                 }
             }
             Entry::Verified(_) => self.watch.uncompared = false,
-            Entry::Accepted(request) if request.trigger == Trigger::Manual => {
+            Entry::Accepted(request) if request.trigger == Trigger::Manual && !self.watch.operator_continues(run.0) => {
                 self.watch.done_before_operator = std::mem::take(&mut self.watch.done);
             }
             Entry::Intent(intent) => {
@@ -407,12 +413,12 @@ impl World {
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
                 let idle = undone && !self.watch.runs.get(&run.0).is_some_and(|log| log.touched);
                 let withdrawn = self.watch.runs.get(&run.0).is_some_and(RunLog::is_withdrawn);
-                if !outcome.is_broken_off() && !idle || manual || withdrawn {
+                let joined = self.watch.runs.get(&run.0).is_some_and(|log| !log.alerts.is_empty());
+                if !outcome.is_broken_off() && (!idle || manual && !joined) || withdrawn {
                     self.watch.done.clear();
                 }
                 // An operator's run that did nothing, and that no alert has joined, says nothing of a request that stands.
-                let log = self.watch.runs.get(&run.0);
-                if manual && undone && log.is_some_and(|log| log.alerts.is_empty()) {
+                if manual && undone && !joined {
                     let before = std::mem::take(&mut self.watch.done_before_operator);
                     self.watch.done.extend(before);
                 }

@@ -23,6 +23,8 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 
 /// The same, played with several replicas.
 pub const OF_REPLICAS: &[(u64, &str)] = &[
+    (102_065, "I2, of the simulator: alerts join what is left of an operator's request, and its members count as done"),
+    (101_707, "I6, of the simulator: at the moment at which all alerts are resolved, a request may end as forwarded"),
     (4565, "I2, of the simulator: with its journal lost, a replica knows what was done from its own note"),
     (
         567,

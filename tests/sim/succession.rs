@@ -16,7 +16,7 @@ use defragd::core::{
     reason::Reason,
 };
 
-use crate::{journal::wall_clock, model::World, peers, policy::STILL_SENT};
+use crate::{invariants::RunLog, journal::wall_clock, model::World, peers, policy::STILL_SENT};
 
 /// An answer may be written down this long after it was given: the process that heard it may have been stopped.
 const HEARD_BEFORE: Duration = Duration::from_mins(5);
@@ -245,7 +245,9 @@ impl World {
         }
         let by_operator = self.watch.runs.get(&run.0).is_some_and(|log| log.manual);
         // The run may be under way for other alerts.
-        let resolved = self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
+        let own = self.watch.runs.get(&run.0);
+        let resolved = own.is_some_and(RunLog::is_withdrawn)
+            || self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
         let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
             let unoffered = log.alerts.iter().find(|key| !log.offered.contains(key));
             unoffered.filter(|_| !log.manual).cloned()

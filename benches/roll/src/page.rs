@@ -44,6 +44,8 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
         peers.push(version_of(Path::new("etcd-defrag"), "--version"));
     }
     let labels: Vec<_> = contenders.iter().map(|who| who.label()).collect();
+    // It measures no estimates.
+    let large = args.fsync && !args.estimates;
     let (commit, date) = (&bench.commit, jiff::Timestamp::now().strftime("%Y-%m-%d").to_string());
     let machine = format!("{} × {}", std::thread::available_parallelism()?, first("/proc/cpuinfo", "model name"));
     let etcd = version_of(&tools.etcd(version), "--version").replace(" Version:", "");
@@ -59,7 +61,7 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
          - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
          - Latencies count from when a request was due, so that a stalled client's waiting requests count too. A\n\
          \x20 failover client tries the next member after a second.\n\n",
-        target = if args.fsync { "make bench-large" } else { "make bench" },
+        target = if large { "make bench-large" } else { "make bench" },
         minutes = bench.begin.elapsed().as_secs() / 60,
         memory = first("/proc/meminfo", "MemTotal"),
         load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default(),
@@ -67,10 +69,14 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
         labels = labels.join(", "),
         runs = args.runs,
         etcd_line = args.etcd,
-        size = if args.fsync {
+        size = if large {
             format!("BENCH_DIR=… BENCH_LARGE_GIB={}", needs::gib(args.large_in_use_mib << 20))
         } else {
-            format!("BENCH_LARGE_FILE_MIB={} BENCH_LARGE_IN_USE_MIB={}", args.large_file_mib, args.large_in_use_mib)
+            let fsync = if args.fsync { "BENCH_FSYNC=true " } else { "" };
+            format!(
+                "{fsync}BENCH_LARGE_FILE_MIB={} BENCH_LARGE_IN_USE_MIB={}",
+                args.large_file_mib, args.large_in_use_mib
+            )
         },
         loads = names(&bench.measured(args)),
         names = names(contenders),

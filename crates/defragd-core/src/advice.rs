@@ -136,7 +136,11 @@ impl Code {
             Self::NotRecovered => {
                 (Failed, Operator, "Bring the cluster back to health: `defragd status` shows what is wrong.")
             }
-            Self::JournalFailed => (Failed, Operator, "Free space in `--data-dir` and make it writable."),
+            Self::JournalFailed => (
+                Failed,
+                Operator,
+                "Free space in `--data-dir` and make it writable. If the file is damaged, stop defragd and move it away: a new one is started.",
+            ),
             Self::TransferFailed => {
                 (Failed, Operator, "Check the voting members (`defragd status`) and the leader's log.")
             }
@@ -185,7 +189,7 @@ impl Code {
             Self::AnotherRunWaits => (
                 NotAccepted,
                 Operator,
-                "To start the waiting run now: `defragd run --cluster NAME`, without `--member`. To replace it: `defragd cancel --cluster NAME`, then the same command again.",
+                "`defragd run --cluster NAME`, without `--member`, approves the waiting run, unless it is approved or an operator's already. To replace it: `defragd cancel --cluster NAME`, then the same command again.",
             ),
             Self::Served => (
                 HeldBack,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cluster::{AlarmKind, ClusterFacts, Status},
+    cluster::{AlarmKind, ClusterFacts, Status, ratio},
     gate::GateResult,
     history::{RunId, RunView, Sizes, Trigger},
     hold::{self, HoldView},
@@ -176,12 +176,12 @@ fn totals(plan: &Plan, facts: &ClusterFacts, policy: &Policy) -> PlanTotals {
 
 /// Why the alarm NOSPACE is probably not disarmed after a run.
 fn stays_armed(facts: &ClusterFacts) -> Option<String> {
-    let mut fullest = facts.members.iter().filter(|_| facts.has_alarm(AlarmKind::NoSpace)).filter_map(|member| {
+    let over = facts.members.iter().filter(|_| facts.has_alarm(AlarmKind::NoSpace)).filter_map(|member| {
         let status = member.status.as_ref().ok()?;
-        let usage = Status { db_size: status.db_size_in_use, ..status.clone() }.quota_usage_ratio()?;
+        let usage = ratio(status.db_size_in_use, status.quota.filter(|quota| quota.0 > 0)?);
         (usage >= QUOTA_MARGIN).then(|| (member.member.label(), usage))
     });
-    let (member, usage) = fullest.next()?;
+    let (member, usage) = over.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
     Some(format!(
         "NOSPACE will probably stay armed: {member} has {:.0} % of its quota in use, and its file must be below {:.0} % \
          after the run; delete keys and compact first, or raise `--quota-backend-bytes` on every member",

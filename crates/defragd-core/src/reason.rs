@@ -147,7 +147,7 @@ pub enum Reason {
         what: String,
     },
     /// An operator's run is about the leader (`--member`), while other members that need it are left for later. It is a
-    /// warning: the run starts.
+    /// warning of `defragd plan`: the run starts.
     #[error("member {member} is the leader, and is defragmented before {others}, which need it, too")]
     LeaderFirst {
         member: String,

@@ -12,7 +12,7 @@ use hyper::Uri;
 use parking_lot::Mutex;
 use rustls::{
     ClientConfig,
-    client::Resumption,
+    client::{ClientSessionMemoryCache, Resumption},
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
@@ -41,9 +41,14 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 /// every few seconds.
 const DIAGNOSED_FOR: Duration = Duration::from_mins(1);
 
-/// Sessions that are kept to be resumed, such as by the connection to a member's metrics page: some for each member of a
-/// large fleet that shares its certificates.
-const SESSIONS: usize = 32_768;
+/// How long clusters share the system's authorities that one of them has read: the start of a large fleet.
+const SYSTEM_CAS_FOR: Duration = Duration::from_mins(1);
+
+/// Sessions to be resumed, such as by the connection to a member's metrics page: some for each member of a large fleet. One
+/// store for all, because each makes room for thousands at once; rustls resumes none with another certificate or other
+/// authorities than it was made with.
+static SESSIONS: LazyLock<Arc<ClientSessionMemoryCache>> =
+    LazyLock::new(|| Arc::new(ClientSessionMemoryCache::new(32_768)));
 
 /// A TLS file or an endpoint is unusable.
 #[derive(Debug, Error)]
@@ -177,6 +182,7 @@ impl Connection {
 /// What clusters share whose files have the same content. At a thousand clusters, one for each would be most of the
 /// memory and time that they take before the first connection.
 struct TlsClients {
+    made: Instant,
     /// Of the client certificate.
     common_name: Option<String>,
     config: Arc<Lazy<Arc<ClientConfig>>>,
@@ -196,7 +202,9 @@ impl TlsClients {
             LazyLock::new(Mutex::default);
         let key = content_hash(credentials, names, skip_verify);
         let mut shared = SHARED.lock();
-        if let Some(same) = shared.get(&key).and_then(Weak::upgrade) {
+        // The system's authorities are read again with a new connection, in case they could not be read or have changed.
+        let is_current = |same: &Arc<Self>| credentials.ca.is_some() || same.made.elapsed() < SYSTEM_CAS_FOR;
+        if let Some(same) = shared.get(&key).and_then(Weak::upgrade).filter(is_current) {
             return Ok(same);
         }
         let new = Arc::new(Self::new(files, credentials, names, skip_verify)?);
@@ -230,7 +238,7 @@ impl TlsClients {
             let http = named(http_builder(), names).tls_backend_preconfigured(config);
             http.build().map_err(|failure| error::chain(&failure))
         }));
-        Ok(Self { common_name, config, http })
+        Ok(Self { made: Instant::now(), common_name, config, http })
     }
 
     /// For HTTP/2.
@@ -325,7 +333,7 @@ fn client_config(trust: Trust, identity: Option<Identity>) -> Result<ClientConfi
         }
     };
     config.alpn_protocols.push(b"h2".to_vec());
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.resumption = Resumption::store(SESSIONS.clone());
     Ok(config)
 }
 

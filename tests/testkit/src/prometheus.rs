@@ -167,15 +167,13 @@ pub(crate) async fn backfill(tools: &Tools, open_metrics: &str, dir: &Path) -> R
     Ok(())
 }
 
-/// The shipped rules for a test: `for:` and `keep_firing_for:` of a second, and 4 MiB instead of 100.
+/// The shipped rules for a test: `for:` of a second, and 4 MiB instead of 100.
 pub fn shortened_rules(rules: &str) -> Result<String> {
     let smaller = rules.replace("100 * 1024 * 1024", "4 * 1024 * 1024");
     ensure!(smaller != rules, "the rule's threshold is written otherwise now");
-    let short = |line: &str| match line.trim_start().split_once(':') {
-        Some((key @ ("for" | "keep_firing_for"), _)) => {
-            format!("{}{key}: 1s\n", &line[..line.len() - line.trim_start().len()])
-        }
-        _ => format!("{line}\n"),
+    let short = |line: &str| match line.trim_start().strip_prefix("for:") {
+        Some(_) => format!("{}for: 1s\n", &line[..line.len() - line.trim_start().len()]),
+        None => format!("{line}\n"),
     };
     Ok(smaller.lines().map(short).collect())
 }

@@ -49,7 +49,7 @@ pub(super) async fn page<S: Service>(
         @if let Some(at) = site.service.reload_rejected_at() {
             p.problem role="alert" {
                 "The configuration that was read at " (words::at(at)) " was rejected: what follows is the previous one. "
-                "The log says what is wrong, and so does " code { "defragd check-config" } "."
+                "The log says what is wrong; " code { "defragd check-config" } " finds what is wrong in the file itself."
             }
         }
         @if all.len() > SMALL_FLEET {
