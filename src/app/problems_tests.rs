@@ -8,13 +8,13 @@ use crate::{
     app::{
         cluster::{
             Cluster,
-            tests::{key, shared},
+            tests::{cluster_in, key, shared},
         },
         fake::{FakeEtcd, FakeJournal},
         fake_site::site,
     },
     config::ClusterSettings,
-    core::policy::Mode,
+    core::policy::{Mode, Policy},
     ports::service::{Command, Service},
 };
 const MINUTES: usize = 10;
@@ -123,6 +123,29 @@ async fn an_action_that_the_journal_does_not_record_is_not_logged_as_done() {
         for done in ["paused cluster", "resumed cluster", "started the waiting run", "cancelled the request"] {
             assert_eq!(logged.lines(done).len(), lines, "{done}");
         }
+    }
+
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
+    for (is_broken, lines) in [(true, 0), (false, 1)] {
+        world.journal.recover();
+        let decision = cluster.request(key(&lines.to_string())).await.expect("recorded");
+        let run = decision.about().1.expect("a run");
+        if is_broken {
+            world.journal.break_down();
+        }
+        assert_eq!(cluster.reject(run, "ann".to_owned(), String::new()).await.is_err(), is_broken);
+        assert_eq!(logged.lines("rejected cluster").len(), lines);
+    }
+    for (is_broken, lines) in [(true, 0), (false, 1)] {
+        world.journal.recover();
+        let decision = cluster.request(key("9")).await.expect("recorded");
+        let run = decision.about().1.expect("a run");
+        if is_broken {
+            world.journal.break_down();
+        }
+        assert_eq!(cluster.approve(run, "ann".to_owned()).await.is_err(), is_broken);
+        assert_eq!(logged.lines("approved cluster").len(), lines);
     }
 }
 

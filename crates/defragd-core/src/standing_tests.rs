@@ -170,3 +170,14 @@ fn an_offer_that_comes_again_counts_for_what_still_stands() {
     waits.resolved = keys(&["1"]);
     assert_eq!(offered(vec![waits], &["1"], 1), [""; 0], "it was resolved here");
 }
+
+#[test]
+fn a_due_time_that_is_decided_is_left_out_of_an_offer_and_the_alerts_beside_it_stay() {
+    let measured = ledger(vec![run(Trigger::Alert, 11.0, Outcome::NothingToDo, false)]);
+    let (decided, open) = (AlertKey::of_schedule(at(10.0)), AlertKey::of_schedule(at(11.5)));
+    let offered = |alerts: &[AlertKey]| measured.left_of_offer(alerts, None, at(12.0));
+    let [alert] = keys(&["9"]).try_into().expect("one");
+    assert_eq!(offered(&[decided.clone(), alert.clone()]), [alert]);
+    assert_eq!(offered(&[decided.clone(), open.clone()]), [open]);
+    assert_eq!(offered(&[decided]), []);
+}
