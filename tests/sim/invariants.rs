@@ -63,7 +63,7 @@ pub struct RunLog {
     pub alerts: Vec<AlertKey>,
     pub offered: Vec<AlertKey>,
     /// Those that no longer fire.
-    resolved: Vec<AlertKey>,
+    pub resolved: Vec<AlertKey>,
     /// Requested by an operator: only danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,

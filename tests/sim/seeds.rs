@@ -25,6 +25,10 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 pub const OF_REPLICAS: &[(u64, &str)] = &[
     (102_065, "I2, of the simulator: alerts join what is left of an operator's request, and its members count as done"),
     (101_707, "I6, of the simulator: at the moment at which all alerts are resolved, a request may end as forwarded"),
+    (
+        102_142,
+        "I6, of the simulator: an alert that is resolved at a replica is not offered by it, though it fires elsewhere",
+    ),
     (4565, "I2, of the simulator: with its journal lost, a replica knows what was done from its own note"),
     (
         567,

@@ -249,7 +249,7 @@ impl World {
         let resolved = own.is_some_and(RunLog::is_withdrawn)
             || self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
         let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
-            let unoffered = log.alerts.iter().find(|key| !log.offered.contains(key));
+            let unoffered = log.alerts.iter().find(|key| !log.offered.contains(key) && !log.resolved.contains(key));
             unoffered.filter(|_| !log.manual).cloned()
         });
         if let Some(unoffered) = unoffered.filter(|_| !resolved) {
