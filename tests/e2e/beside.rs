@@ -294,10 +294,11 @@ async fn status_through_a_server_shows_what_etcd_says_in_the_same_shape() {
     let said = text(&table);
     assert_eq!(table.status.code(), Some(0), "{said}");
     assert!(said.contains(&format!("As the server at {} sees it:\n", defragd.url())), "{said}");
-    // Debian's 3.5.16.
-    for part in ["MEMBER", "FRAG", "etcd-1", "etcd-3", "(#20271)"] {
+    for part in ["MEMBER", "FRAG", "etcd-1", "etcd-3"] {
         assert!(said.contains(part), "{part} is missing: {said}");
     }
+    // Debian's 3.5.16.
+    assert!(EtcdVersion::wanted().is_some() || said.contains("(#20271)"), "{said}");
     // Without an endpoint it is found by its journal, as for `plan`.
     let found = command(&rig, &["status", &format!("--data-dir={}", rig.path("journal").display())]).await;
     assert!(text(&found).contains(&format!("As the server at {}", defragd.url())), "{}", text(&found));

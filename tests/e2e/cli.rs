@@ -20,14 +20,14 @@ async fn status_plan_run_and_runs_tell_the_same_story() {
     for column in ["MEMBER", "ROLE", "DB SIZE", "IN USE", "FRAG", "QUOTA", "EXPECTED", "VERSION", "ENDPOINT"] {
         assert!(table.contains(column), "no column {column} in\n{table}");
     }
-    let lines: Vec<_> = table.lines().take_while(|line| !line.starts_with("Warning")).collect();
+    let lines: Vec<_> = table.lines().take_while(|line| line.starts_with(['+', '|'])).collect();
     let widths: std::collections::BTreeSet<_> = lines.iter().map(|line| line.chars().count()).collect();
     assert!(widths.len() == 1 && widths.iter().all(|width| *width <= 120), "{widths:?}:\n{table}");
     let names: Vec<_> = lines.iter().filter(|line| line.contains("https://")).map(|line| &line[..10]).collect();
     assert!(names.len() == 3 && names.is_sorted(), "sorted by name:\n{table}");
     assert_eq!(table.matches("| leader ").count(), 1, "{table}");
     // Debian's 3.5.16.
-    assert!(table.contains("(#20271)"), "{table}");
+    assert!(EtcdVersion::wanted().is_some() || table.contains("(#20271)"), "{table}");
     let wide = text(&rig.command("status", &["-o", "wide"]).await.stdout);
     for column in ["ENDPOINT", "ID", "VERSION", "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX"] {
         assert!(wide.contains(column), "no column {column} in\n{wide}");

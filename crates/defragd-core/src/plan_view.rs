@@ -181,7 +181,7 @@ fn stays_armed(facts: &ClusterFacts) -> Option<String> {
         let usage = ratio(status.db_size_in_use, status.quota.filter(|quota| quota.0 > 0)?);
         (usage >= QUOTA_MARGIN).then(|| (member.member.label(), usage))
     });
-    let (member, usage) = over.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    let (member, usage) = over.reduce(|fullest, next| if next.1 > fullest.1 { next } else { fullest })?;
     Some(format!(
         "NOSPACE will probably stay armed: {member} has {:.0} % of its quota in use, and its file must be below {:.0} % \
          after the run; delete keys and compact first, or raise `--quota-backend-bytes` on every member",
