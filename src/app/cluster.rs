@@ -4,7 +4,10 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit, watch},
+    time::Instant,
+};
 use tracing::info;
 
 use super::{
@@ -31,7 +34,14 @@ use crate::{
         reason::Reason,
         state::{ClusterState, StateFacts},
     },
-    ports::{clock::Clock, etcd::Etcd, gate::Gate, journal::Journal, lock::LockStore, service::ClusterSummary},
+    ports::{
+        clock::Clock,
+        etcd::Etcd,
+        gate::Gate,
+        journal::{Journal, JournalError},
+        lock::LockStore,
+        service::ClusterSummary,
+    },
     telemetry::{
         counters::Counters,
         members::{AdmissionSample, ClusterSample},
@@ -53,6 +63,25 @@ pub struct Shared<J> {
     pub fleet_observer: FleetObserver,
     pub notifications: Notifications,
     pub idle_reads: IdleReads,
+    pub journal_check: JournalCheck,
+}
+
+/// When it was last checked whether the journal can be written, and what was found.
+pub type JournalCheck = AsyncMutex<Option<(Instant, Option<JournalError>)>>;
+
+impl<J: Journal> Shared<J> {
+    /// Why the journal cannot be written, if it cannot. A check writes to the disk, so one that is younger than this is enough.
+    pub(super) async fn journal_trouble(&self, age: Duration) -> Option<JournalError> {
+        let mut last = self.journal_check.lock().await;
+        match &*last {
+            Some((at, trouble)) if at.elapsed() < age => trouble.clone(),
+            _ => {
+                let trouble = self.journal.writable().await.err();
+                *last = Some((Instant::now(), trouble.clone()));
+                trouble
+            }
+        }
+    }
 }
 
 impl<J> Shared<J> {

@@ -24,6 +24,7 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
         fleet_observer: FleetObserver::default(),
         notifications: Notifications::default(),
         idle_reads: IdleReads::default(),
+        journal_check: JournalCheck::default(),
         slots: Arc::new(Semaphore::new(slots as usize)),
         max_concurrent_runs: slots,
     })

@@ -11,7 +11,7 @@
 //! replaces them, [`shards`] knows which clusters other processes have, `foreign_alerts` forwards their alerts,
 //! [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured, [`report`] reviews the
 //! past, [`serve`] puts the real adapters together and shuts them down in order, and [`supervise`] watches the tasks in
-//! between.
+//! between; [`signals`] ends them, and `defragd run`.
 
 mod alerts;
 pub mod checks;
@@ -52,6 +52,7 @@ mod schedule;
 pub mod serve;
 pub mod service;
 pub mod shards;
+pub mod signals;
 mod state_progress;
 mod succession;
 pub mod supervise;

@@ -123,9 +123,12 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
     }
 
     async fn own_problems(&self) -> Vec<String> {
-        let journal = self.journal_trouble(JOURNAL_RECHECK_AFTER).await.map(|trouble| {
+        let journal = self.shared.journal_trouble(JOURNAL_RECHECK_AFTER).await.map(|trouble| {
             let advice = Code::JournalFailed.advice();
-            format!("{}. No run starts, and no action is accepted. What to do: {advice}", story::capital(&trouble))
+            format!(
+                "{}. No run starts, and no action is accepted. What to do: {advice}",
+                story::capital(&trouble.to_string())
+            )
         });
         let reload = self.reload_rejected_at().map(|at| {
             let at = story::time(at);

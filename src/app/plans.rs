@@ -101,7 +101,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let facts = observer::observe_all(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
         drop(place);
         let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
-        let unwritable = self.shared.journal.writable().await.err().map(Reason::from);
+        let unwritable = self.shared.journal_trouble(FRESH_FOR).await.map(Reason::from);
         let done = Instant::now();
         let fresh_for = FRESH_FOR.max(done - begun);
         let basis = PlanBasis { done, fresh_for, at, rules, facts: Arc::new(facts), gates, unwritable };

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use super::{
     claims::Claims,
-    cluster::{Cluster, IdleReads, Shared, stop_channel},
+    cluster::{Cluster, IdleReads, JournalCheck, Shared, stop_channel},
     connect::{connect, connect_module},
     descriptors, gates,
     live::Changes,
@@ -31,7 +31,8 @@ use super::{
     reload::{Equip, Reader},
     service::App,
     shards::{Shards, log_shard},
-    supervise::{Signals, Tasks, keep_credentials, observe_until_stopped, tend},
+    signals::Signals,
+    supervise::{Tasks, keep_credentials, observe_until_stopped, tend},
     web::WebFile,
 };
 use crate::{
@@ -265,6 +266,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         fleet_observer: FleetObserver::default(),
         notifications,
         idle_reads: IdleReads::default(),
+        journal_check: JournalCheck::default(),
         slots: Arc::new(Semaphore::new(slots)),
         max_concurrent_runs: options.max_concurrent_runs,
     });

@@ -67,7 +67,6 @@ pub struct App<E, J> {
     reload_rejected_at: Mutex<Option<Timestamp>>,
     pub(super) shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
-    journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +93,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
             reload_rejected_at: Mutex::default(),
             shared,
             phase,
-            journal_seen: AsyncMutex::default(),
         }
     }
 
@@ -150,19 +148,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// From now on it is not ready any more.
     pub fn stopping(&self) {
         *self.phase.lock() = Phase::Stopping;
-    }
-
-    /// Why the journal cannot be written, if it cannot. A check writes to the disk, so one that is younger than this is enough.
-    pub(super) async fn journal_trouble(&self, age: Duration) -> Option<String> {
-        let mut seen = self.journal_seen.lock().await;
-        match &*seen {
-            Some((at, trouble)) if at.elapsed() < age => trouble.clone(),
-            _ => {
-                let trouble = self.shared.journal.writable().await.err().map(|error| error.to_string());
-                *seen = Some((Instant::now(), trouble.clone()));
-                trouble
-            }
-        }
     }
 
     pub(super) fn reload_rejected_at(&self) -> Option<Timestamp> {
@@ -378,7 +363,9 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             Phase::Starting => Some("starting: resuming runs from the journal".to_owned()),
             Phase::Stopping => Some("defragd is shutting down".to_owned()),
             // Less than the usual interval of Kubernetes' readiness probes.
-            Phase::Serving => self.journal_trouble(Duration::from_secs(2)).await,
+            Phase::Serving => {
+                self.shared.journal_trouble(Duration::from_secs(2)).await.map(|trouble| trouble.to_string())
+            }
         }
     }
 }

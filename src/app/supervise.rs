@@ -4,14 +4,13 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
     task::{JoinError, JoinSet},
     time::{interval, sleep},
 };
 use tracing::{error, info, warn};
 
-use super::{driver::Stop, fleet::ClusterTask, service::App};
+use super::{driver::Stop, fleet::ClusterTask, service::App, signals::Signals};
 use crate::{
     adapters::{
         etcd::EtcdCluster,
@@ -25,30 +24,6 @@ use crate::{
 pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 /// How often old runs are deleted from the journal.
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
-
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The process is to end. Cancel-safe, as its parts are.
-    pub(super) async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-        }
-    }
-}
 
 /// The tasks that run until they are stopped.
 pub(super) struct Tasks {
@@ -85,7 +60,7 @@ pub(super) async fn observe_until_stopped(
             _ = signals.terminate.recv() => return None,
             _ = signals.interrupt.recv() => return None,
             // In a task: it may wait for the end of a removed cluster, which is noticed here.
-            _ = signals.hang_up.recv() => {
+            _ = signals.hangup.recv() => {
                 manager.reloading();
                 let app = Arc::clone(app);
                 // Logged and counted in the call.

@@ -13,10 +13,10 @@ use super::{
     args::Output,
     run_result::{exit_of, refused, write_result},
     server::{Responsible, Server},
-    signals::Signals,
 };
 use crate::{
     adapters::outgoing::CallError,
+    app::signals::Signals,
     core::{
         explain::for_cluster,
         history::{Outcome, Record, RunId, RunView},

@@ -22,7 +22,6 @@ mod runs;
 mod serve;
 mod server;
 mod shards;
-mod signals;
 mod standalone;
 mod status;
 mod table;

@@ -9,7 +9,6 @@ use super::{
     args::Output,
     lock_run::RunLock,
     run_result::{exit_of, refused, sentence, write_result},
-    signals::Signals,
     terminal::Terminal,
 };
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
         driver, gates, ledger,
         notify::{self, Notifications, NotifyProgress},
         run_lines::TextProgress,
+        signals::Signals,
         supervise::RENEWAL_INTERVAL,
     },
     config::{ClusterSettings, LockSettings, ShardSettings},

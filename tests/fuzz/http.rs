@@ -17,7 +17,7 @@ use defragd::{
     },
     app::{
         claims::Claims,
-        cluster::{Cluster, IdleReads, Shared},
+        cluster::{Cluster, IdleReads, JournalCheck, Shared},
         connect::{connect, connect_module},
         live::Changes,
         notify::Notifications,
@@ -141,6 +141,7 @@ fn site(access: AccessPolicy) -> Router {
         fleet_observer: FleetObserver::default(),
         notifications,
         idle_reads: IdleReads::default(),
+        journal_check: JournalCheck::default(),
     });
     let probes = Probes::<EtcdCluster>::new(settings.modules.clone(), Arc::new(connect_module));
     let cluster = settings.clusters[0].clone();

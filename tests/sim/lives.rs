@@ -11,7 +11,7 @@ use std::{
 use defragd::{
     app::{
         claims::Claims,
-        cluster::{Cluster, ClusterChange, IdleReads, Shared, stop_channel},
+        cluster::{Cluster, ClusterChange, IdleReads, JournalCheck, Shared, stop_channel},
         live::Changes,
         notify::Notifications,
         observations::FleetObserver,
@@ -182,6 +182,7 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
         fleet_observer: FleetObserver::default(),
         notifications: Notifications::default(),
         idle_reads: IdleReads::default(),
+        journal_check: JournalCheck::default(),
     });
     let cluster =
         Cluster::new(settings(sim), SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)).with_gates(gates(sim));

@@ -344,7 +344,6 @@ fn unusable(what: &'static str, path: Option<&Path>, detail: String) -> ConnectE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::access::TlsFiles;
 
     #[test]
     fn clusters_share_their_tls_if_all_of_their_files_have_the_same_content() {

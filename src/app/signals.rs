@@ -1,16 +1,17 @@
-//! The signals that end a command which must not end in the middle of something.
+//! The signals for a process that must not end in the middle of something.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// From here on, signals no longer end the process by themselves.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+pub struct Signals {
+    pub interrupt: Signal,
+    pub terminate: Signal,
+    /// A server reloads.
+    pub hangup: Signal,
 }
 
 impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -20,7 +21,7 @@ impl Signals {
     }
 
     /// Ctrl-C or SIGTERM. Cancel-safe, as its parts are.
-    pub(super) async fn end(&mut self) {
+    pub async fn end(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -28,7 +29,7 @@ impl Signals {
     }
 
     /// The same, or a dropped terminal connection.
-    pub(super) async fn end_or_hangup(&mut self) {
+    pub async fn end_or_hangup(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
