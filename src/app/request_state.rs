@@ -71,6 +71,12 @@ impl RequestState {
         }
     }
 
+    /// The request that is open by the ledger: the worker may not have read yet that its run has ended.
+    pub(super) fn open_in(&self, ledger: &Ledger) -> Option<OpenRun> {
+        let is_open = |open: &&OpenRun| ledger.run(open.id).is_none_or(|view| view.outcome.is_none());
+        self.open.as_ref().filter(is_open).cloned()
+    }
+
     /// The request whose run waits.
     pub(super) fn waiting(&self) -> Option<&OpenRun> {
         self.open.as_ref().filter(|open| !open.is_active)

@@ -63,21 +63,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Resumes a run of an earlier process. Should there be several, the first serves for all, and the others end.
     pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
         let trigger = request.trigger;
-        if self.queue(run, request) {
+        if self.requests.state.lock().open.is_none() {
+            self.queue(run, request);
             return Ok(());
         }
         self.end_run(run, trigger, Outcome::Stopped { reason: Reason::AlreadyRequested }).await
     }
 
-    /// Leaves the request to the worker, unless one is open.
-    fn queue(&self, run: RunId, request: Request) -> bool {
-        let mut state = self.requests.state.lock();
-        let is_free = state.open.is_none();
-        if is_free {
-            state.open = Some(OpenRun { id: run, request, is_active: false, waits_for: None });
-            self.requests.wake.notify_one();
-        }
-        is_free
+    /// Leaves the request to the worker.
+    fn queue(&self, run: RunId, request: Request) {
+        self.requests.state.lock().open = Some(OpenRun { id: run, request, is_active: false, waits_for: None });
+        self.requests.wake.notify_one();
     }
 
     /// Records the end of a run that was not driven by this process.
@@ -181,8 +177,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         ledger: &Ledger,
         alerts: &[AlertKey],
     ) -> Result<Option<(RunId, Reason)>, JournalError> {
-        let open = self.requests.state.lock().open.clone();
-        let Some(OpenRun { id: run, request, .. }) = open else { return Ok(None) };
+        let Some(OpenRun { id: run, request, .. }) = self.requests.state.lock().open_in(ledger) else {
+            return Ok(None);
+        };
         // An alert that was resolved and fires again counts again.
         let stands = |key: &AlertKey| {
             let resolved = ledger.run(run).is_some_and(|view| view.resolved.contains(key));
@@ -234,7 +231,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// The run of the open request: one that waits or is in progress, or the last one, if it is to be retried.
     fn standing_run(&self, ledger: &Ledger) -> Option<RunId> {
-        let open = self.requests.state.lock().open.as_ref().map(|open| open.id);
+        let open = self.requests.state.lock().open_in(ledger).map(|open| open.id);
         open.or_else(|| ledger.next_attempt(self.shared.clock.now()).map(|next| next.run))
     }
 
@@ -310,9 +307,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let waiting = self.requests.state.lock().waiting().filter(|open| open.id == run).cloned();
         let Some(OpenRun { request, .. }) = waiting else { return Ok(()) };
         self.end_run(run, request.trigger, outcome).await?;
-        self.requests.state.lock().open = None;
+        self.forget(run).await;
         self.requests.wake.notify_one();
-        self.succession.mark_note_due();
         Ok(())
     }
 
@@ -320,7 +316,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let open = self.requests.state.lock().open.is_some();
+        let open = self.requests.state.lock().open_in(&ledger).is_some();
         let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
         let run = self.accept(next.trigger, next.alerts, next.members, next.approved_by).await?;
@@ -363,11 +359,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn run_for(&self, by: String, members: Vec<String>) -> Result<RunId, CommandError> {
-        let open = self.requests.state.lock().open.clone();
+        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
+        let open = self.requests.state.lock().open_in(&ledger);
         if open.as_ref().is_some_and(|open| open.is_active) {
             return Err(CommandError::Refused(Reason::AlreadyRequested));
         }
-        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         if let Some(reason) = ledger.mismatch().or_else(|| ledger.breaker(&self.rules().policy, now)) {
             self.shared.counters.not_taken(self.name(), &reason);
             return Err(CommandError::Refused(reason));

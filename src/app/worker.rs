@@ -317,11 +317,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             _ = drive.to_its_end(stopped) => {}
             never = stops => match never {},
         }
-        self.requests.state.lock().open = None;
+        self.forget(run).await;
+    }
+
+    /// Forgets a run that has ended, after reading what follows: at no moment is a request that stands unknown.
+    pub(super) async fn forget(&self, run: RunId) {
         // For display; decisions read it again.
         if let Err(error) = self.ledger().await {
             error!(cluster = self.name(), %error, "cannot read the journal after a run");
         }
+        self.requests.state.lock().open.take_if(|open| open.id == run);
         self.succession.mark_note_due();
     }
 
