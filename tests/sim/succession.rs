@@ -248,8 +248,14 @@ impl World {
         let own = self.watch.runs.get(&run.0);
         let resolved = own.is_some_and(RunLog::is_withdrawn)
             || self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
+        // The first answer says that the holder has already served this due time.
+        let is_served = |key: &AlertKey| {
+            let there = self.watch.all()[holder].runs.get(&theirs.0);
+            key.due().is_some() && there.is_some_and(|log| log.outcome.is_some() && log.alerts.contains(key))
+        };
         let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
-            let unoffered = log.alerts.iter().find(|key| !log.offered.contains(key) && !log.resolved.contains(key));
+            let is_left = |key: &&AlertKey| !log.resolved.contains(key) && !is_served(key);
+            let unoffered = log.alerts.iter().filter(is_left).find(|key| !log.offered.contains(key));
             unoffered.filter(|_| !log.manual).cloned()
         });
         if let Some(unoffered) = unoffered.filter(|_| !resolved) {
