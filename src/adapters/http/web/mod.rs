@@ -128,7 +128,7 @@ impl Web {
             takes_no_lock_away(&old, &new)?;
             Ok(new)
         });
-        source.reloaded(taken.is_ok());
+        let is_taken = taken.is_ok();
         match taken {
             Ok(new) => {
                 *self.active.lock() = Arc::new(new);
@@ -140,6 +140,8 @@ impl Web {
                 "the changed web configuration is invalid; keeping the previous one"
             ),
         }
+        // Last, so that it is true for whoever reads the metric.
+        source.reloaded(is_taken);
     }
 }
 
