@@ -298,6 +298,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     // The HTTP side outlives the runs: clients see the shutdown and the run's end.
     let (end_http, http_ends) = watch::channel(false);
     let router = router(Arc::clone(&app), http_options(&options, access, Arc::clone(&web)));
+    // Before anyone can see that it serves, and send one: it would end the process at once, a reload too.
+    let mut signals = Signals::new()?;
     let servers = servers(listeners, &router, &web, &http_ends);
     let mut workers = JoinSet::new();
     workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
@@ -320,7 +322,6 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));
     }
 
-    let mut signals = Signals::new()?;
     let early = observe_until_stopped(&app, &manager, &addresses, &mut signals, &mut tasks).await;
     app.stopping();
     manager.stopping(&format!("stopping: {}", app.status_line(&addresses)));

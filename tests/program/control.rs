@@ -93,10 +93,20 @@ async fn orders_reach_the_server_and_outlive_it() {
     let nobody = act(&defragd, &token, &["pause", "--cluster=other", "--reason=x"]).await;
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("there is no cluster \"other\""));
     defragd.kill().await.unwrap();
+    let logged = defragd.log().unwrap().len();
 
     let defragd = serve(&home, &alertmanager).await;
     let summary = cluster(&defragd).await.unwrap();
     assert_eq!(summary["paused"]["reason"], "upgrade of the rack", "{summary}");
+    // It asks Alertmanager again, at any time from now on: an alert that comes after its request was cancelled is a new
+    // request, which would stand in the end.
+    until("the alerts to be read again", MINUTE, || async {
+        let log = defragd.log()?.split_off(logged);
+        ensure!(log.contains("read the firing alerts from Alertmanager"), "{log}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     let gauge = [("etcd_cluster", "demo")];
     assert_eq!(defragd.metrics().await.unwrap().count("defragd_cluster_paused", &gauge), Some(1));
     let resumed = act(&defragd, &token, &["resume", "--cluster=demo"]).await;

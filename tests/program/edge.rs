@@ -54,7 +54,7 @@ impl Arena {
             home.write("web.yml", "tls_server_config: {cert_file: pki/server.crt, key_file: pki/server.key}").unwrap();
             flags.push(home.flag("--web.config.file", "web.yml"));
         }
-        let client = client(pki.as_ref()).timeout(Duration::from_secs(15)).build().unwrap();
+        let client = client(pki.as_ref()).build().unwrap();
         let defragd = home.serve(&flags).await.unwrap();
         Self { _home: home, pki, defragd, client }
     }
@@ -103,12 +103,16 @@ impl Arena {
         let others = async {
             // Until all attackers are there.
             sleep(Duration::from_secs(1)).await;
-            while !over.load(Ordering::Relaxed) {
+            // Once at least: a process that was not scheduled for long finds the attack over.
+            loop {
                 let answer = self.client.get(self.url("/metrics")).send().await;
                 let answer = answer.unwrap_or_else(|error| panic!("{what}: a scrape after {served:?}: {error:?}"));
                 assert_eq!(answer.status().as_u16(), 200, "{what}: a scrape");
                 assert!(answer.text().await.unwrap().contains("defragd_build_info"), "{what}: the whole page");
                 served.fetch_add(1, Ordering::Relaxed);
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
                 sleep(Duration::from_millis(50)).await;
             }
         };
@@ -119,7 +123,6 @@ impl Arena {
         let of_h2 = |line: &str| line.contains("/h2-") && line.contains("/proto/streams/counts.rs");
         let log = self.defragd.log().unwrap();
         assert!(!log.lines().any(|line| line.contains("panicked") && !of_h2(line)), "{what}: {log}");
-        assert!(served.load(Ordering::Relaxed) >= 1, "{what}: {served:?} scrapes");
         until("the descriptors to be back", Duration::from_secs(90), || async {
             let now = descriptors(&self.defragd);
             ensure!(now <= open + 8, "{what}: {open} before, {now} now");

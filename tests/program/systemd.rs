@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use testkit::{Home, Port};
 
 use crate::rig::{MINUTE, binary, client, home};
@@ -36,7 +36,13 @@ impl Drop for Started {
 impl Started {
     fn signal(&self, signal: Signal) {
         // Not waited for so far, so the number is still its own.
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, signal).unwrap();
+        if signal == Signal::STOP {
+            // Until every thread has stopped, one of them may still be about to say something.
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            waitid(WaitId::Pid(pid), options).unwrap();
+        }
     }
 }
 
@@ -171,7 +177,7 @@ async fn a_watchdog_is_fed_until_the_loop_hangs() {
 
     defragd.signal(Signal::STOP);
     // What was sent before that.
-    while host.hear(Duration::from_millis(100)).is_some() {}
+    while host.hear(Duration::from_millis(1)).is_some() {}
     // Long enough for ten messages of a loop that goes round. One that hangs has none to send, however long it takes.
     assert_eq!(host.hear(Duration::from_secs(2)), None, "it hangs, and says that it does not");
     defragd.signal(Signal::CONT);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use defragd::core::{
     cluster::MemberId,
-    history::{Entry, Outcome, RunId},
+    history::{AlertKey, Entry, Outcome, RunId},
     lock::Term,
     note::SuccessionNote,
     order::Order,

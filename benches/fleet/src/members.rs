@@ -113,6 +113,10 @@ impl Fleet {
             sleep(every).await;
             if let Some(handle) = self.members[index].1.take() {
                 handle.abort();
+                // Its port is closed when its task has ended, for which a busy machine may need longer than it is away.
+                while !handle.is_finished() {
+                    sleep(Duration::from_millis(5)).await;
+                }
             }
             while self.tasks.try_join_next().is_some() {}
             sleep(AWAY).await;

@@ -153,11 +153,13 @@ async fn a_refused_head_gets_the_configured_headers_and_is_counted_and_logged_li
     let flag = site.home.flag("--web.bearer-token-file", "token");
     let defragd = site.start("http_server_config:\n  headers:\n    X-Frame-Options: deny\n", &[&flag]).await;
     let hosts = "host: x\r\n".repeat(2);
-    let long = format!("x-long: {}\r\n", "x".repeat(66_000));
+    // Above the limit, which counts 32 bytes more for each header, and still within the library's buffer. What is longer
+    // than that is refused by the library itself, or not, as the pieces happen to arrive.
+    let long = (10..100).map(|number| format!("x-{number}: {}\r\n", "x".repeat(700))).collect::<Vec<_>>().concat();
     for (what, request, status) in [
         ("two Hosts", format!("GET /metrics HTTP/1.1\r\n{hosts}\r\n"), 400),
         ("two Hosts at the webhook", webhook().replacen("host: x\r\n", &hosts, 1) + "content-length: 0\r\n\r\n", 400),
-        ("a long header at the webhook", format!("{}{long}content-length: 0\r\n\r\n", webhook()), 431),
+        ("long headers at the webhook", format!("{}{long}content-length: 0\r\n\r\n", webhook()), 431),
     ] {
         let (head, body) = exchange(&defragd, &request).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {head} {body}");

@@ -11,7 +11,9 @@ use rustix::process::Signal;
 use crate::process::Process;
 use crate::{Exposition, Host, Response, http, until};
 
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_mins(1);
+/// A scrape of members that hang takes 9.5 s by itself.
+const ANSWERS: Duration = Duration::from_secs(30);
 /// The address that lets the system choose the port; the "listening" line says which.
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -56,7 +58,7 @@ impl Defragd {
                 new.lines().find_map(listening).context("it has not said that it listens")
             })
             .await?;
-        Ok(Self { url: format!("http://{address}"), http: http::client(None)?, process })
+        Ok(Self { url: format!("http://{address}"), http: http::patient_client(None, ANSWERS)?, process })
     }
 
     /// Where it serves.

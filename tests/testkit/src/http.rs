@@ -27,8 +27,13 @@ pub(crate) fn use_tls() {
 
 /// A client for `http://`, or with a PKI for mutual TLS.
 pub(crate) fn client(pki: Option<&Pki>) -> Result<Client> {
+    patient_client(pki, TIMEOUT)
+}
+
+/// The same, with so much time for each request.
+pub(crate) fn patient_client(pki: Option<&Pki>, limit: Duration) -> Result<Client> {
     use_tls();
-    let mut builder = Client::builder().timeout(TIMEOUT).no_proxy();
+    let mut builder = Client::builder().timeout(limit).no_proxy();
     if let Some(pki) = pki {
         builder = builder
             .tls_certs_only([Certificate::from_pem(&fs::read(pki.ca())?)?])

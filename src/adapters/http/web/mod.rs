@@ -128,7 +128,7 @@ impl Web {
             takes_no_lock_away(&old, &new)?;
             Ok(new)
         });
-        source.reloaded(taken.is_ok());
+        let is_taken = taken.is_ok();
         match taken {
             Ok(new) => {
                 *self.active.lock() = Arc::new(new);
@@ -140,6 +140,8 @@ impl Web {
                 "the changed web configuration is invalid; keeping the previous one"
             ),
         }
+        // Last, so that it is true for whoever reads the metric.
+        source.reloaded(is_taken);
     }
 }
 
@@ -147,9 +149,11 @@ impl Web {
 /// reading fails, so that the same invalid files are not read again and again.
 fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> Result<Active, String> {
     watched.stamps = stamps(&watched.files);
+    // The first is always the configuration itself.
+    let before = watched.stamps.first().copied();
     let config = source.load().map_err(|error| error.to_string())?;
     watched.files = files(source.path(), &config);
-    watched.stamps = stamps(&watched.files);
+    watched.stamps = before.into_iter().chain(stamps(&watched.files[1..])).collect();
     let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, config.http2)).transpose()?;
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
@@ -226,4 +230,43 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
         })
     };
     files.iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use super::*;
+    use crate::ports::web::BadWebFile;
+
+    /// Somebody writes it again just after it was read for the first time.
+    struct Rewritten(PathBuf);
+
+    impl WebSource for Rewritten {
+        fn path(&self) -> &Path {
+            &self.0
+        }
+
+        fn load(&self) -> Result<WebConfig, BadWebFile> {
+            let read = fs::read_to_string(&self.0).expect("it is there");
+            if read == "half" {
+                fs::write(&self.0, "the whole").expect("there is space");
+            }
+            let headers = BTreeMap::from([("x-read".to_owned(), read)]);
+            Ok(WebConfig { tls: None, http2: true, headers, users: BTreeMap::new(), rate_limit: None })
+        }
+
+        fn reloaded(&self, _: bool) {}
+    }
+
+    #[test]
+    fn what_is_written_while_the_file_is_being_read_is_noticed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("web.yml");
+        fs::write(&path, "half").expect("there is space");
+        let web = Web::open(Rewritten(path)).expect("valid");
+        assert_eq!(web.active().headers["x-read"], "half");
+        web.recheck();
+        assert_eq!(web.active().headers["x-read"], "the whole");
+    }
 }
