@@ -122,7 +122,12 @@ impl Logins {
             return unknown;
         }
         let mut state = self.state.lock();
-        let before = if let LoginState::Rejected { times, .. } = &*state { *times } else { 0 };
+        let before = match &*state {
+            // Another call made the same attempt meanwhile: together they are one rejection.
+            LoginState::Rejected { until, unknown, .. } if Instant::now() < *until => return unknown.clone(),
+            LoginState::Rejected { times, .. } => *times,
+            LoginState::Unknown | LoginState::Known(_) => 0,
+        };
         // New credentials start over.
         let wait = backoff::retry_after(before);
         let at = (Timestamp::now() + wait).round(Unit::Second).unwrap_or_default();
@@ -175,6 +180,8 @@ mod tests {
             assert_eq!(logins.known(), None, "a login is due");
             let unknown = logins.failed(Unknown::new(UnknownKind::LoginRefused, "no"));
             assert!(unknown.detail.starts_with("no; the next login attempt is at 2"), "{unknown}");
+            let same = logins.failed(Unknown::new(UnknownKind::LoginRefused, "no"));
+            assert_eq!(same, unknown, "a second call that was making it at the same time counts as none");
             tokio::time::advance(Duration::from_secs(minutes * 60 - 1)).await;
             assert_eq!(logins.known(), Some(Err(unknown)));
             tokio::time::advance(Duration::from_secs(1)).await;
