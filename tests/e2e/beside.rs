@@ -204,19 +204,22 @@ async fn a_signal_ends_the_following_and_not_the_run() {
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s"]).await;
     let mut command = tokio::process::Command::new(binary());
     command.args(["run", "--server", defragd.url()]).env("DEFRAGD_TOKEN_FILE", rig.path("token"));
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    until("the run has begun", MINUTE, || async {
-        let run = defragd.json("/api/v1/runs/1").await?;
-        anyhow::ensure!(run["started_at"].is_string(), "{run}");
+    let progress = rig.path("progress");
+    command.stderr(std::fs::File::create(&progress).unwrap());
+    let child = command.kill_on_drop(true).spawn().unwrap();
+    // By its own output: the run may begin before the command knows that it has been accepted.
+    until("the command to follow the run", MINUTE, || async {
+        let said = std::fs::read_to_string(&progress)?;
+        anyhow::ensure!(said.contains("] defragmenting "), "{said}");
         Ok(())
     })
     .await
     .unwrap();
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let status = child.wait_with_output().await.unwrap().status;
+    let said = std::fs::read_to_string(&progress).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
     let cancel = format!("To stop it: defragd cancel --cluster demo --server {}", defragd.url());
     assert!(said.contains("run 1 continues on the server") && said.contains(&cancel), "{said}");
     assert_eq!(ended_run(&defragd, 1).await["outcome"], "succeeded");
@@ -272,6 +275,8 @@ async fn only_the_named_members_are_defragmented_here_and_through_a_server() {
     let said = text(&unknown);
     assert_eq!(unknown.status.code(), Some(3), "{said}");
     assert!(said.contains("there is no member etcd-9; the cluster has: etcd-1, etcd-2, etcd-3"), "{said}");
+    // The first one, without a server, is in the same journal.
+    assert_eq!(ended_run(&defragd, 2).await["outcome"], "refused");
     let done = run(&rig, &defragd, &["--member=etcd-1", "--member=etcd-2"]).await;
     assert_eq!(done.status.code(), Some(0), "{}", text(&done));
     // The second is compact already.

@@ -100,8 +100,15 @@ async fn records_that_change_lead_elsewhere_without_a_restart() {
     rig.cluster.kill(0).await.unwrap();
     dns.set_service("_etcd-client._tcp.example.test", &[("etcd.example.test", port(&second.cluster))]);
     shows(&second).await;
-    // An unreachable name server does not remove known addresses.
+    // An unreachable name server does not remove known addresses. It is asked again after half a minute.
     drop(dns);
+    until("a look-up in vain", 2 * MINUTE, || async {
+        defragd.metrics().await?;
+        anyhow::ensure!(defragd.log()?.contains("cannot look up the SRV records: using the last result"), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
     shows(&second).await;
 }
 

@@ -1,6 +1,7 @@
 //! Notifications as Events, on a real kube-apiserver with real RBAC. Skipped without one, as `pods`.
 
 use anyhow::ensure;
+use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::{Home, until};
 
@@ -32,6 +33,19 @@ async fn runs_are_events_and_a_target_without_the_right_to_create_them_changes_n
         ],
         "notify": [target("denied", denied), target("events", allowed)],
     });
+    // The API server takes a new right into account a moment after it was given; a notification that is refused is lost.
+    let create = json!({"namespace": "defragd", "verb": "create", "group": "events.k8s.io", "resource": "events"});
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": create}});
+    until("the right to create Events", MINUTE, || async {
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let answer = api.call(Method::POST, path, &token, "application/json", review.to_string()).await?;
+        let allowed = serde_json::from_str::<Value>(&answer.body)?["status"]["allowed"] == true;
+        ensure!(allowed, "{}", answer.body);
+        Ok(())
+    })
+    .await
+    .unwrap();
     let home = Home::new(binary()).unwrap();
     home.write("config.yaml", config.to_string()).unwrap();
     let flags = [

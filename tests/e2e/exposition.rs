@@ -30,7 +30,7 @@ async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exi
     // A run with a gate and some alerts bring every series to life.
     defragd.post_raw("{", Some(TOKEN)).await.unwrap();
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    ended_run(&defragd, 1).await;
+    assert_eq!(ended_run(&defragd, 1).await["outcome"], "succeeded");
 
     let (kind, plain) = get(&url, "*/*").await;
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");

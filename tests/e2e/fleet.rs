@@ -1,6 +1,6 @@
 //! A file with several clusters that changes while defragd serves, and how clusters are connected to.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use testkit::{Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Transport, until};
@@ -107,7 +107,7 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
     // The cooldown of the stopped run still holds: the journal has what it did.
     let clusters = defragd.json("/api/v1/clusters").await.unwrap();
     assert!(clusters["clusters"][0]["cooldown_until"].is_string(), "{clusters}");
-    assert!(defragd.terminate(Duration::from_secs(20)).await.unwrap().success());
+    assert!(defragd.terminate(MINUTE).await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,15 +134,19 @@ async fn a_cluster_behind_two_names_is_reported_and_a_member_behind_two_urls_is_
     assert_eq!(clusters["clusters"][0]["same_as"], json!(["by-name"]), "{clusters}");
 }
 
-/// The local ports of a process' connections to these ports, by the kernel's own table.
+/// The local ports of a process' connections to these ports, by the kernel's table of all processes' connections.
 fn connections(pid: u32, to: &BTreeSet<u16>) -> BTreeSet<u16> {
+    // A file may be closed meanwhile.
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let own: BTreeSet<_> = files.filter_map(|file| fs::read_link(file.path()).ok()).collect();
     let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap(), 16).unwrap();
     let mut found = BTreeSet::new();
     for table in ["tcp", "tcp6"] {
         let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap();
         for line in text.lines().skip(1) {
             let fields: Vec<_> = line.split_whitespace().collect();
-            if fields[3] == "01" && to.contains(&port(fields[2])) {
+            let is_own = own.contains(Path::new(&format!("socket:[{}]", fields[9])));
+            if is_own && fields[3] == "01" && to.contains(&port(fields[2])) {
                 found.insert(port(fields[1]));
             }
         }
@@ -157,7 +161,7 @@ async fn two_hundred_scrapes_use_the_same_connections() {
     let port = |url: &String| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports: BTreeSet<u16> = rig.cluster.endpoints().iter().map(port).collect();
     let own = || {
-        // The test's own clients come and go; count only defragd's connections.
+        // The test's own clients come and go; these are only defragd's.
         let fds = fs::read_dir(format!("/proc/{}/fd", defragd.pid())).unwrap().count();
         (connections(defragd.pid(), &ports), fds)
     };

@@ -60,8 +60,9 @@ async fn a_member_that_freezes_between_two_others_stops_the_run() {
     let leader = rig.cluster.leader().await.unwrap();
     let writer = Writer::start(&rig.cluster).await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
-    // Far longer than an election takes, also on a busy machine: the run ends for the frozen member.
-    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=20s"]).await;
+    // Far longer than an election takes, also on a busy machine: the run ends for the frozen member. The pause, which
+    // does not come to its end, is longer than it takes to freeze that one.
+    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=1m", "--recovery-timeout=20s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let first = first_defragmented(&watch, &defragd).await;
     // The leader, so that there is an election as well.
@@ -146,7 +147,8 @@ async fn killed_in_its_defrag(version: EtcdVersion) {
     let rig = Rig::fragmented(version).await;
     let writer = Writer::start(&rig.cluster).await.unwrap();
     let held = faults::hold(&rig).await;
-    let flags = ["--mode=enforce", "--recovery-timeout=4s", "--cooldown=0s"];
+    // So long is the dead member waited for; longer than one slow answer takes in the later runs.
+    let flags = ["--mode=enforce", "--recovery-timeout=10s", "--cooldown=0s"];
     let defragd = rig.serve(&flags).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let dead = faults::defragmenting(&rig.cluster).await;

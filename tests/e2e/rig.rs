@@ -132,12 +132,16 @@ pub(crate) fn firing() -> Value {
     notification("firing", &[("alertname", "EtcdFragmentationHigh"), ("etcd_cluster", "demo")], "f1")
 }
 
-/// The run with this number once it has ended.
+/// The run with this number once it has ended, and its cluster is shown and counted as it is afterwards: that comes a
+/// moment after the record of the end.
 pub(crate) async fn ended_run(defragd: &Defragd, id: i64) -> Value {
     // A run after a failed one waits for a minute.
     until("the run to end", 3 * MINUTE, || async {
         let run = defragd.json(&format!("/api/v1/runs/{id}")).await?;
         anyhow::ensure!(run["outcome"].is_string(), "it is under way: {run}");
+        let all = defragd.json("/api/v1/clusters").await?;
+        let has = |cluster: &Value| cluster["active_run"] == id || cluster["queued_run"] == id;
+        anyhow::ensure!(!all["clusters"].as_array().is_some_and(|all| all.iter().any(has)), "it is open: {all}");
         Ok(run)
     })
     .await
