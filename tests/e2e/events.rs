@@ -33,7 +33,7 @@ async fn runs_are_events_and_a_target_without_the_right_to_create_them_changes_n
         ],
         "notify": [target("denied", denied), target("events", allowed)],
     });
-    // The API server takes a new right into account a moment after it was given; a notification that is refused is lost.
+    // The API server takes a new right into account a moment after it was given; a refused notification is lost.
     let create = json!({"namespace": "defragd", "verb": "create", "group": "events.k8s.io", "resource": "events"});
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": create}});

@@ -141,7 +141,8 @@ pub(crate) async fn ended_run(defragd: &Defragd, id: i64) -> Value {
         anyhow::ensure!(run["outcome"].is_string(), "it is under way: {run}");
         let all = defragd.json("/api/v1/clusters").await?;
         let has = |cluster: &Value| cluster["active_run"] == id || cluster["queued_run"] == id;
-        anyhow::ensure!(!all["clusters"].as_array().is_some_and(|all| all.iter().any(has)), "it is open: {all}");
+        let is_open = all["clusters"].as_array().is_some_and(|clusters| clusters.iter().any(has));
+        anyhow::ensure!(!is_open, "it is open: {all}");
         Ok(run)
     })
     .await
