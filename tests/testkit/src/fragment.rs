@@ -129,8 +129,7 @@ async fn put_batch(client: &mut Client, number: u64, batches: u64) -> Result<()>
 /// revisions are fewer than etcd compacts in one batch, a thousand (the quota must be below 14 MiB), and most are
 /// written in few commits: each leaves some free pages.
 pub async fn exhaust_quota_with_stale_sizes(cluster: &EtcdCluster, quota_bytes: u64) -> Result<Vec<MemberSize>> {
-    // Otherwise a new cluster writes its version some seconds later.
-    until("the members to have written their version", SETTLE, || versions_written(cluster)).await?;
+    version_written(cluster).await?;
     let leader = cluster.leader().await?;
     let mut client = cluster.client(leader).await?;
     for number in 0..(quota_bytes - (1 << 20)) / (OPS_PER_TXN * VALUE_BYTES) {
@@ -147,6 +146,12 @@ pub async fn exhaust_quota_with_stale_sizes(cluster: &EtcdCluster, quota_bytes: 
     })
     .await?;
     sizes(cluster).await
+}
+
+/// Waits until a new cluster has written its version, which it does some seconds after its start. From then on only its
+/// clients write.
+pub async fn version_written(cluster: &EtcdCluster) -> Result<()> {
+    until("the members to have written their version", SETTLE, || versions_written(cluster)).await
 }
 
 async fn versions_written(cluster: &EtcdCluster) -> Result<()> {

@@ -50,7 +50,9 @@ pub use disk::{FailingDisk, SmallDisk};
 pub use dns::Dns;
 pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
-pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes};
+pub use fragment::{
+    Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes, version_written,
+};
 pub use guarded::GuardedPrometheus;
 pub use haproxy::Haproxy;
 pub use hold::{HeldDefrags, OpenSnapshot};
