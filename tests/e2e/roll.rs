@@ -1,6 +1,6 @@
 //! The main job: Prometheus scrapes, the shipped alert fires, Alertmanager posts, the cluster is defragmented.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use testkit::{Alertmanager, DefragWatch, Defragd, EtcdVersion, Prometheus, Writer, on_each_version, until};
 
@@ -9,7 +9,7 @@ use crate::rig::{MINUTE, Rig, TOKEN, ended_run, members_of};
 on_each_version! { an_alert_rolls_a_cluster_of _ => roll }
 
 async fn roll(version: EtcdVersion) {
-    let rig = Rig::fragmented(version).await;
+    let rig = Rig::steady(version).await;
     let leader = rig.cluster.leader().await.unwrap();
     let mut writer = Writer::start(&rig.cluster).await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
@@ -59,7 +59,7 @@ async fn roll(version: EtcdVersion) {
     .unwrap();
     let warned = defragd.log().unwrap().contains("gets no more fixes");
     assert_eq!(warned, rig.cluster.version() == EtcdVersion::V3_4, "only 3.4 has no support");
-    assert!(defragd.terminate(Duration::from_secs(10)).await.unwrap().success());
+    assert!(defragd.terminate(MINUTE).await.unwrap().success());
 }
 
 fn shipped(file: &str) -> String {

@@ -12,7 +12,8 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_shows_its_number_how_long_it_still_checks_and_what_it_did_in_total() {
-    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    // An election in a pause would begin its countdown anew.
+    let rig = Rig::steady(EtcdVersion::V3_5).await;
     let run = rig.command("run", &["--pause-between-members=2s"]).await;
     let (out, err) = (text(&run.stdout), text(&run.stderr));
     assert_eq!(run.status.code(), Some(0), "{err}");
@@ -24,14 +25,16 @@ async fn a_run_shows_its_number_how_long_it_still_checks_and_what_it_did_in_tota
 
     // On a terminal the countdown replaces itself, and the next line replaces the countdown.
     rig.fragment().await;
-    let mut args = vec![binary().display().to_string(), "run".to_owned(), "--pause-between-members=2s".to_owned()];
+    let mut args = vec![binary().display().to_string(), "run".to_owned(), "--pause-between-members=4s".to_owned()];
     args.extend(rig.flags().into_iter().filter(|flag| !flag.starts_with("--pause")));
     let run = Command::new("script").args(["-qec", &args.join(" "), "/dev/null"]).output().unwrap();
     let shown = text(&run.stdout);
     assert!(run.status.success(), "{shown}");
-    assert!(shown.contains("(0 of 2 s)\r\u{1b}[K["), "{shown:?}");
-    assert!(shown.contains("(1 of 2 s)\r\u{1b}[K["), "{shown:?}");
-    assert!(!shown.contains(" of 2 s)\r\n"), "{shown:?}");
+    let replaced = |second: u32| shown.contains(&format!("({second} of 4 s)\r\u{1b}[K["));
+    assert!(replaced(0), "{shown:?}");
+    // It is written when the cluster is observed, which a busy machine does less often than once a second.
+    assert!((1..4).any(replaced), "{shown:?}");
+    assert!(!shown.contains(" of 4 s)\r\n"), "{shown:?}");
     assert!(shown.contains("Run 2: 3 members defragmented in "), "{shown}");
 }
 

@@ -1,8 +1,13 @@
 //! Members that are down before a run, and that die in it.
 
+use std::time::Duration;
+
 use testkit::{DefragWatch, EtcdVersion, Exposition};
 
-use crate::rig::{Rig, TOKEN, ended_run, firing, first_defragmented};
+use crate::{
+    faults,
+    rig::{Rig, TOKEN, ended_run, firing},
+};
 
 fn runs(metrics: &Exposition, outcome: &str) -> Option<u64> {
     metrics.count("defragd_runs_total", &[("etcd_cluster", "demo"), ("trigger", "alert"), ("outcome", outcome)])
@@ -48,11 +53,14 @@ async fn a_member_that_dies_in_the_run_stops_it_and_the_rest_is_left_alone() {
     let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let leader = rig.cluster.leader().await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
-    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
+    let defragd = rig.serve(&["--mode=enforce", "--recovery-timeout=4s"]).await;
+    // The first member is held in its Defragment until the other is dead: no pause is long enough on every machine.
+    let held = faults::hold(&rig).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch, &defragd).await;
+    let first = faults::defragmenting(&rig.cluster).await;
     let dies = (0..3).find(|index| *index != first && *index != leader).unwrap();
     rig.cluster.kill(dies).await.unwrap();
+    drop(held);
 
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "failed", "{run}");
@@ -73,14 +81,17 @@ async fn a_member_that_dies_in_the_run_stops_it_and_the_rest_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hung_member_neither_fails_nor_delays_a_scrape_beyond_its_timeout() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
-    let defragd = rig.serve(&[]).await;
+    // Half of the scrape's time is for the members and half for a busy machine. `app/observer.rs` tests in virtual time
+    // that the members get no more of it.
+    let defragd = rig.serve(&["--timeout-offset=5"]).await;
+    let client = reqwest::Client::new();
     let frozen = (rig.cluster.leader().await.unwrap() + 1) % 3;
     defragd.metrics().await.unwrap();
     rig.cluster.pause(frozen).unwrap();
     let begun = std::time::Instant::now();
-    let page = reqwest::Client::new()
+    let page = client
         .get(format!("{}/metrics", defragd.url()))
-        .header("X-Prometheus-Scrape-Timeout-Seconds", "2")
+        .header("X-Prometheus-Scrape-Timeout-Seconds", "10")
         .send()
         .await
         .unwrap()
@@ -90,7 +101,7 @@ async fn a_hung_member_neither_fails_nor_delays_a_scrape_beyond_its_timeout() {
     let took = begun.elapsed();
     rig.cluster.resume(frozen).unwrap();
     // The contract is the scrape's own timeout, not speed.
-    assert!(took.as_secs_f64() < 2.0, "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     let metrics = Exposition::new(page);
     let up = |index: usize| metrics.value("defragd_member_up", &[("member", rig.cluster.member(index).name())]);
     for index in 0..3 {

@@ -4,9 +4,12 @@
 use std::process::Output;
 
 use serde_json::{Value, json};
-use testkit::{DefragWatch, Defragd, EtcdVersion, until};
+use testkit::{Defragd, EtcdVersion, until};
 
-use crate::rig::{MINUTE, Rig, TOKEN, ended_run, first_defragmented, notification};
+use crate::{
+    faults,
+    rig::{MINUTE, Rig, TOKEN, ended_run, notification},
+};
 
 const NAME: &str = "EtcdFragmentationHigh";
 /// As the alert's `startsAt`.
@@ -127,13 +130,13 @@ async fn after_a_cancelled_run_the_page_says_who_cancelled_it_and_that_the_alert
 async fn after_a_failed_run_the_page_names_the_alert_the_failure_and_the_next_run() {
     let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let leader = rig.cluster.leader().await.unwrap();
-    let watch = DefragWatch::start(&rig.cluster).unwrap();
-    let flags = ["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s", "--breaker-failures=1"];
-    let defragd = rig.serve(&flags).await;
+    let defragd = rig.serve(&["--mode=enforce", "--recovery-timeout=4s", "--breaker-failures=1"]).await;
+    let held = faults::hold(&rig).await;
     post(&defragd, "firing").await;
-    let first = first_defragmented(&watch, &defragd).await;
+    let first = faults::defragmenting(&rig.cluster).await;
     let dies = (0..3).find(|index| *index != first && *index != leader).unwrap();
     rig.cluster.kill(dies).await.unwrap();
+    drop(held);
     assert_eq!(ended_run(&defragd, 1).await["outcome"], "failed");
     // The next run is created after a while, and waits for the same.
     shows(&defragd, "breaker_open", &["the breaker is open since"]).await;
@@ -166,7 +169,7 @@ async fn with_the_daily_limit_used_up_everything_names_it_and_an_operators_run_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_lists_all_holds_and_approve_shows_the_alert_and_the_plan_before_it_asks() {
-    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let rig = Rig::steady(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=approve"]).await;
     post(&defragd, "firing").await;
     shows(&defragd, "awaiting_approval", &[]).await;

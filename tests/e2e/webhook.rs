@@ -82,7 +82,7 @@ async fn only_a_firing_alert_of_a_known_cluster_with_the_token_touches_a_member(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn observe_mode_says_what_it_would_do_and_touches_no_member() {
-    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let rig = Rig::steady(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&[]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let run = ended_run(&defragd, 1).await;
