@@ -7,7 +7,7 @@ use testkit::{EtcdSpec, EtcdVersion, SmallDisk, Transport, is_inside};
 
 use crate::{
     faults::{self, received},
-    rig::{MIB, Rig, TOKEN, binary, ended_run, firing},
+    rig::{MIB, MINUTE, Rig, TOKEN, binary, ended_run, firing},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +45,7 @@ async fn inside_full_then_read_only() {
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
 
     // A start that cannot write does not begin to serve.
-    assert!(defragd.terminate(std::time::Duration::from_secs(20)).await.unwrap().success());
+    assert!(defragd.terminate(MINUTE).await.unwrap().success());
     disk.set_read_only(true).unwrap();
     cannot_start(&rig, &rig.path("journal").display().to_string());
 }

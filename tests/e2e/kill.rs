@@ -18,8 +18,6 @@ use crate::{
 const ENDS: u32 = 10;
 /// For `make soak`: so many of each kind.
 const MANY_ENDS: u32 = 100;
-/// A member in hand is waited for.
-const GRACE: Duration = Duration::from_secs(30);
 const IN_ORDER: &str = "ended in order";
 const IN_A_DEFRAG: &str = "in the middle of a defrag";
 /// Each defrag lasts at least as long as one of some hundred megabytes.
@@ -140,7 +138,8 @@ impl Victim {
         if random(&mut self.random).is_multiple_of(2) {
             defragd.kill().await.unwrap();
         } else {
-            defragd.terminate(GRACE).await.unwrap();
+            // A member in hand is waited for.
+            defragd.terminate(MINUTE).await.unwrap();
         }
         self.note(in_a_defrag);
     }
@@ -231,7 +230,7 @@ async fn ends(version: EtcdVersion, ends: u32, of_each: u32) {
 
 impl Victim {
     async fn check_journal_of(&self, defragd: &Defragd) {
-        defragd.terminate(Duration::from_secs(20)).await.unwrap();
+        defragd.terminate(MINUTE).await.unwrap();
         self.check_journal();
     }
 }

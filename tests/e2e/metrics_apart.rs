@@ -32,26 +32,14 @@ async fn apart(version: EtcdVersion, scheme: &str) {
     disarms(&rig, &with, "with").await;
 
     let snapshot = OpenSnapshot::of(&rig.cluster, 1).await.unwrap();
-    until("the open snapshot to be seen", MINUTE, || async {
-        let seen = member(&with).await;
-        anyhow::ensure!(seen["open_snapshots"] == 1, "{seen}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    member_when(&with, |seen| seen["open_snapshots"] == 1).await;
     let unseen = member(&without).await;
     assert_eq!(unseen["open_snapshots"], Value::Null, "{unseen}");
     assert!(unseen["metrics_page_error"].as_str().is_some_and(|error| error.contains("/metrics")), "{unseen}");
 
     // Another tool's: etcd answers when the snapshot is closed.
     let defragmented = tokio::join!(rig.cluster.defragment(1), async {
-        until("another tool's defragmentation to be seen", MINUTE, || async {
-            let seen = member(&with).await;
-            anyhow::ensure!(seen["defrag_in_progress"] == true, "{seen}");
-            Ok(())
-        })
-        .await
-        .unwrap();
+        member_when(&with, |seen| seen["defrag_in_progress"] == true).await;
         let unseen = member(&without).await;
         assert_eq!(unseen["defrag_in_progress"], Value::Null, "{unseen}");
         drop(snapshot);
@@ -73,13 +61,19 @@ async fn a_quota_that_the_member_reports_counts_more_than_that_of_the_configurat
     let spec = EtcdSpec::new(EtcdVersion::V3_5).quota_bytes(QUOTA).http_apart("http");
     let rig = Rig::with(spec).await;
     let file = config(&rig, "wrong", &format!("{}\n    quota: 8GiB", metrics(&rig, "http")));
-    let reported = member(&file).await;
-    assert_eq!(reported["db_quota_bytes"], QUOTA, "{reported}");
+    member_when(&file, |reported| reported["db_quota_bytes"] == QUOTA).await;
     let defragd = serve(&rig, &file, "wrong").await;
+    let logged = || anyhow::Ok(defragd.log()?.matches("a quota that differs from the configuration").count());
+    until("scrapes that see the quota of each member", MINUTE, || async {
+        defragd.metrics().await?;
+        let logged = logged()?;
+        anyhow::ensure!(logged >= 3, "of {logged}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     defragd.metrics().await.unwrap();
-    defragd.metrics().await.unwrap();
-    let log = defragd.log().unwrap();
-    assert_eq!(log.matches("a quota that differs from the configuration").count(), 3, "once for each member: {log}");
+    assert_eq!(logged().unwrap(), 3, "once for each member: {}", defragd.log().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,9 +87,9 @@ async fn no_client_certificate_is_shown_to_pages_unless_it_is_configured_for_the
     let error = reported["metrics_page_error"].as_str().unwrap();
     assert!(error.contains("etcd-2.invalid"), "{error}");
     let file = config(&rig, "bare", &format!("metrics: {{url: 'https://{{host}}:{port}'}}"));
-    let reported = member(&file).await;
-    let error = reported["metrics_page_error"].as_str().unwrap().to_lowercase();
-    assert!(error.contains("certificate"), "etcd asks for a client certificate there: {error}");
+    // etcd asks for a client certificate there.
+    let says = |error: &str| error.to_lowercase().contains("certificate");
+    member_when(&file, |reported| reported["metrics_page_error"].as_str().is_some_and(says)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,9 +97,9 @@ async fn the_page_of_another_member_is_not_believed() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
     // One host and one port: it is the first member's page, whichever member is meant.
     let file = config(&rig, "same", &metrics(&rig, "https"));
-    let reported = member(&file).await;
-    let (error, first) = (reported["metrics_page_error"].as_str().unwrap(), rig.cluster.status(0).await.unwrap().id);
-    assert!(error.contains(&format!("is the page of member {first:x}")), "{error}");
+    let first = format!("is the page of member {:x}", rig.cluster.status(0).await.unwrap().id);
+    let says = |error: &str| error.contains(&first);
+    let reported = member_when(&file, |reported| reported["metrics_page_error"].as_str().is_some_and(says)).await;
     assert_eq!(reported["open_snapshots"], Value::Null, "{reported}");
     assert_eq!(reported["db_quota_bytes"].is_null(), pages_alone_have_the_quota(), "{reported}");
 }
@@ -182,8 +176,15 @@ async fn a_module_dials_pages_of_allowed_hosts_only() {
         assert_eq!(page.status, 200, "{page:?}");
         page.body.lines().filter(|line| line.starts_with("defragd_member_db_quota_bytes{")).count()
     };
-    let without_pages = if pages_alone_have_the_quota() { 0 } else { 3 };
-    assert_eq!((quotas("good").await, quotas("bad").await), (3, without_pages));
+    // A probe waits for a page for two seconds and no longer.
+    until("a probe with all quotas", MINUTE, || async {
+        let found = quotas("good").await;
+        anyhow::ensure!(found == 3, "{found}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(quotas("bad").await, if pages_alone_have_the_quota() { 0 } else { 3 });
 }
 
 /// `Status` has it in 3.6 and later, if all tests run on such a line.
@@ -271,4 +272,15 @@ async fn member(file: &Path) -> Value {
     let reported: Value = serde_json::from_slice(&output.stdout).unwrap();
     let members = reported["clusters"][0]["members"].as_array().unwrap();
     members.iter().find(|member| member["member"] == "etcd-2").unwrap().clone()
+}
+
+/// The same once it is so: a command waits for a metrics page for two seconds and no longer.
+async fn member_when(file: &Path, is_so: impl Fn(&Value) -> bool) -> Value {
+    until("what the second member's page says", MINUTE, || async {
+        let seen = member(file).await;
+        anyhow::ensure!(is_so(&seen), "{seen}");
+        Ok(seen)
+    })
+    .await
+    .unwrap()
 }

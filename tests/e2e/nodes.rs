@@ -9,12 +9,13 @@ use defragd::{
     ports::gate::{CheckContext, GateProbe, KubernetesNodesGate, Reading},
 };
 use serde_json::{Value, json};
-use testkit::{DefragWatch, EtcdVersion, KubeApiserver, Tools};
+use testkit::{DefragWatch, EtcdVersion, KubeApiserver};
 
 use crate::{
+    faults::{defragmenting, hold},
     gated::failed_check,
     pods::{Kubernetes, apply, good},
-    rig::{Rig, TOKEN, ended_run, firing, first_defragmented},
+    rig::{Rig, TOKEN, ended_run, firing},
 };
 
 const MANIFEST: &str = include_str!("../../deploy/rbac/gate-nodes.yaml");
@@ -152,22 +153,22 @@ async fn a_control_plane_that_is_being_changed_refuses_a_run_and_one_that_is_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_cordoned_during_a_run_stops_it_after_the_current_member() {
-    if Tools::find().unwrap().kube_apiserver().is_none() {
-        eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
-        return;
-    }
+    // On an etcd of its own, so that it answers while a member of the other one is held.
+    let Some(kubernetes) = Kubernetes::start().await else { return };
+    let api = &kubernetes.api;
     let rig = Rig::fragmented(EtcdVersion::V3_5).await;
-    let api = KubeApiserver::start(&rig.tools, &rig.cluster, &rig.path("kube-apiserver.log")).await.unwrap();
-    let token = apply(&api, MANIFEST).await;
+    let token = apply(api, MANIFEST).await;
     api.create(NODES, &node("n1", ROLE)).await.unwrap();
     let kubeconfig = api.kubeconfig(rig.path("kubeconfig"), &token).unwrap();
     let gate = json!({"name": "control-plane", "kubernetes_nodes": {"kubeconfig": kubeconfig, "grace": "1s"}});
     let watch = DefragWatch::start(&rig.cluster).unwrap();
-    // The pause leaves the time to cordon the node.
-    let defragd = rig.serve_file(&rig.config(&json!([gate])), &["--pause-between-members=3s"]).await;
+    // The first member is held until the node is cordoned.
+    let held = hold(&rig).await;
+    let defragd = rig.serve_file(&rig.config(&json!([gate])), &[]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch, &defragd).await;
-    change(&api, &format!("{NODES}/n1"), |node| node["spec"]["unschedulable"] = json!(true)).await;
+    let first = defragmenting(&rig.cluster).await;
+    change(api, &format!("{NODES}/n1"), |node| node["spec"]["unschedulable"] = json!(true)).await;
+    drop(held);
 
     let run = ended_run(&defragd, 1).await;
     let reason = &run["reason"];

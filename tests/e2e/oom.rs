@@ -1,7 +1,7 @@
 //! The kernel kills defragd for want of memory in the middle of a run, as in a container with a limit: the next start
 //! completes the run, and no member is defragmented twice.
 
-use testkit::{EtcdSpec, EtcdVersion, MemoryLimit, Transport};
+use testkit::{DefragWatch, EtcdSpec, EtcdVersion, MemoryLimit, Transport, until};
 
 use crate::{
     faults::{defragmenting, hold, logs, received},
@@ -16,6 +16,7 @@ async fn a_run_that_the_oom_killer_ends_is_completed_by_the_next_start() {
     };
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).transport(Transport::Plain)).await;
     rig.fragment().await;
+    let watch = DefragWatch::start(&rig.cluster).unwrap();
     let held = hold(&rig).await;
     let flags = ["--mode=enforce", "--cooldown=0s"];
     let defragd = rig.serve(&flags).await;
@@ -29,11 +30,20 @@ async fn a_run_that_the_oom_killer_ends_is_completed_by_the_next_start() {
     drop(defragd);
 
     let defragd = rig.serve(&flags).await;
+    // Only now could it begin another member beside the one that is held.
+    until("the next start to have resumed the run", MINUTE, || async {
+        let active = defragd.json("/api/v1/clusters").await?["clusters"][0]["active_run"].clone();
+        anyhow::ensure!(active == 1, "{active}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     assert_eq!(received(&rig.cluster).iter().sum::<usize>(), 1, "member {busy} alone");
     drop(held);
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "succeeded", "{run}");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
     assert!(logs(&rig.cluster).iter().all(|log| log.most_at_once == 1));
+    assert_eq!(watch.stop().await.max_in_flight(), 1);
     rig.assert_tight().await;
 }

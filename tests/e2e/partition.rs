@@ -1,11 +1,11 @@
 //! A member on another machine (a network namespace) whose cables are pulled: only the one to the other members,
 //! after which `Status` answers as if nothing were wrong, or both.
 
-use testkit::{Cable, DefragWatch, EtcdSpec, EtcdVersion, Island, Transport, Writer, is_inside};
+use testkit::{Cable, EtcdSpec, EtcdVersion, Island, Transport, Writer, is_inside};
 
 use crate::{
-    faults::{self, received, serves},
-    rig::{Rig, TOKEN, ended_run, firing, first_defragmented},
+    faults::{self, defragmenting, hold, received, serves},
+    rig::{Rig, TOKEN, ended_run, firing},
 };
 
 /// The member on the island.
@@ -71,13 +71,15 @@ async fn inside_all_cut_in_the_run() {
     let (rig, island) = rig_with_island(faults::newest()).await;
     // As the leader it is last, so the cut comes before its turn, and causes an election.
     rig.cluster.move_leader(FAR).await.unwrap();
-    let watch = DefragWatch::start(&rig.cluster).unwrap();
+    // The first one is held until the cables are out: no other can be begun before.
+    let held = hold(&rig).await;
     let writer = Writer::start(&rig.cluster).await.unwrap();
-    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=15s"]).await;
+    let defragd = rig.serve(&["--mode=enforce", "--recovery-timeout=15s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch, &defragd).await;
+    let first = defragmenting(&rig.cluster).await;
     island.cut(Cable::Clients).unwrap();
     island.cut(Cable::Peers).unwrap();
+    held.release(first);
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "failed", "{run}");
     assert_eq!(run["reason"]["code"], "not_recovered", "{run}");

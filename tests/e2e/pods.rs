@@ -13,7 +13,9 @@ use defragd::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport};
+use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport, until};
+
+use crate::rig::MINUTE;
 
 /// An API server of its own, without nodes.
 pub(crate) struct Kubernetes {
@@ -78,7 +80,40 @@ pub(crate) async fn apply(api: &KubeApiserver, manifest: &str) -> String {
         };
         api.create_yaml(&collection, document).await.unwrap();
     }
-    api.token("defragd", "defragd").await.unwrap()
+    let token = api.token("defragd", "defragd").await.unwrap();
+    for document in manifest.split("\n---\n") {
+        is_granted(api, &token, document).await;
+    }
+    token
+}
+
+/// Of each line with this key; of a list, the first one.
+fn values<'a>(document: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = document.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(key));
+    lines.map(|value| value.split(',').next().unwrap_or_default().trim_matches(['[', ']', '"'])).collect()
+}
+
+/// Waits until the API server knows that the account may do what a role in this document is for: it learns of roles and
+/// bindings a moment after it has stored them.
+async fn is_granted(api: &KubeApiserver, token: &str, document: &str) {
+    let (groups, resources) = (values(document, "apiGroups: "), values(document, "resources: "));
+    let namespace = values(document, "namespace: ").first().copied().unwrap_or_default();
+    for ((group, resource), verb) in groups.into_iter().zip(resources).zip(values(document, "verbs: ")) {
+        let what = json!({"group": group, "resource": resource, "verb": verb, "namespace": namespace});
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": what}})
+        .to_string();
+        until("the permission to be known", MINUTE, || async {
+            let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+            let method = "POST".parse().unwrap();
+            let answer = api.call(method, reviews, token, "application/json", review.clone()).await?;
+            let answered: Value = serde_json::from_str(&answer.body)?;
+            anyhow::ensure!(answered["status"]["allowed"] == true, "{answered}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
 }
 
 pub(crate) fn good() -> Value {
@@ -204,7 +239,8 @@ async fn an_api_server_without_its_etcd_is_waited_for_and_fails_the_gate_if_it_s
     let short = check(&kubernetes.probe(&token, Duration::from_secs(1)), Moment::After, baseline.as_ref()).await;
     eprintln!("without etcd: {}", short.detail);
     assert!(!short.passed, "{short:?}");
-    let probe = kubernetes.probe(&token, Duration::from_mins(1));
+    // Far longer than the API server needs to reach its etcd again.
+    let probe = kubernetes.probe(&token, MINUTE * 5);
     let again = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         kubernetes.etcd.restart(0).await.unwrap();

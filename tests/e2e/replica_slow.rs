@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::{DefragWatch, EtcdSpec, EtcdVersion, Transport, Writer, fragment, until};
 
 use crate::{
-    faults::{self, hold, is_defragmenting, logs, received},
+    faults::{self, hold, logs, received},
     replicas::{Replica, TTL},
     rig::{MIB, MINUTE, Rig},
 };
@@ -51,7 +51,7 @@ async fn outlasts(fate: Holder) {
     let held = hold(&rig).await;
     (0..3).filter(|index| *index != leader).for_each(|follower| held.release(follower));
     let (first, second) = (one.post(1).await, two.post(1).await);
-    is_defragmenting(&rig.cluster, leader).await;
+    Replica::first_defrag(&rig, |index| index == leader).await;
     if fate == Holder::IsKilled {
         one.defragd.kill().await.unwrap();
     }

@@ -33,8 +33,12 @@ pub struct Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        // Another one may have the same number afterwards.
-        let _ = ip(&["link", "delete", &self.switch()]);
+        // Another one may have the same number afterwards. The kernel removes the cables with the machines, but some
+        // time after these have ended.
+        let ports = (0..self.machines.len()).map(|index| self.port(index));
+        for link in ports.chain([self.switch()]) {
+            let _ = ip(&["link", "delete", &link]);
+        }
     }
 }
 
