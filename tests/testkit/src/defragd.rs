@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use crate::process::Process;
 use crate::{Exposition, Host, Response, http, until};
 
-const READY: Duration = Duration::from_secs(20);
+/// It listens after a second; with many clusters, or on a busy machine, later.
+const READY: Duration = Duration::from_mins(1);
 /// The address that lets the system choose the port; the "listening" line says which.
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -53,7 +54,9 @@ impl Defragd {
             .ready(READY, || async {
                 let text = fs::read_to_string(log)?;
                 let new = text.get(usize::try_from(before)?..).unwrap_or_default();
-                new.lines().find_map(listening).context("it has not said that it listens")
+                // The end of a line may not be written yet, and with it a part of the address.
+                let whole = new.rfind('\n').map_or("", |end| &new[..end]);
+                whole.lines().find_map(listening).context("it has not said that it listens")
             })
             .await?;
         Ok(Self { url: format!("http://{address}"), http: http::client(None)?, process })

@@ -59,7 +59,7 @@ impl Lan {
         let machine = Process::spawn("machine", Path::new("unshare"), &args, &[], &log)?;
         let own = std::fs::read_link("/proc/self/ns/net")?;
         let its = format!("/proc/{}/ns/net", machine.pid());
-        until("the other network", Duration::from_secs(10), || async {
+        until("the other network", Duration::from_mins(1), || async {
             ensure!(std::fs::read_link(&its)? != own, "not yet");
             Ok(())
         })

@@ -68,7 +68,7 @@ impl Island {
         let island = Self { holder, _dir: dir };
         let own = std::fs::read_link("/proc/self/ns/net")?;
         let there = format!("/proc/{}/ns/net", island.holder.pid());
-        until("the other network", Duration::from_secs(10), || async {
+        until("the other network", Duration::from_mins(1), || async {
             ensure!(std::fs::read_link(&there)? != own, "not yet");
             Ok(())
         })
