@@ -10,8 +10,8 @@ async fn cluster(defragd: &Defragd) -> Value {
     defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0].clone()
 }
 
-/// Opens the page of the cluster until it has its forms: its script does not update them, so that one from before the journal
-/// was read never has any.
+/// Opens the page of the cluster until it has its forms: its script does not update them, so that one from before the
+/// journal was read never has any.
 async fn open_with_forms(browser: &Browser, defragd: &Defragd) {
     let url = format!("{}/clusters/demo", defragd.url());
     until("a page with forms", MINUTE, || async {

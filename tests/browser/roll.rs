@@ -97,8 +97,9 @@ async fn log_in(browser: &Browser) {
     assert!(!cookies.to_string().contains(Home::ADMIN), "the token itself is in no cookie");
 }
 
-/// The page of the fleet, from the run's beginning to its end, without loading it again. Each defragmentation is held until
-/// the page has shown the one before: a browser on a busy machine takes longer for a look than a run for all members.
+/// The page of the fleet, from the run's beginning to its end, without loading it again. Each defragmentation is held
+/// until the page has shown the one before: a browser on a busy machine takes longer for a look than a run for all
+/// members.
 async fn follow(browser: &Browser, url: &str, (cluster, held): (&EtcdCluster, &HeldDefrags)) {
     browser.open(url).await.unwrap();
     browser.script("window.stayed = true").await.unwrap();

@@ -106,8 +106,8 @@ impl Rig {
             // Unless it is there, from an earlier time.
             let _ = api.create(collection, &object(n, "")).await;
         }
-        // Twenty-five rounds are enough where they take less than the ten seconds between two compactions: what these free is
-        // used again, and the files grow more slowly.
+        // Twenty-five rounds are enough where they take less than the ten seconds between two compactions: what these
+        // free is used again, and the files grow more slowly.
         for round in 0..250_u8 {
             let grown = self.etcd().statuses().await.unwrap().iter().all(|status| status.size > 40 * MIB);
             if round >= 25 && grown {

@@ -27,8 +27,8 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// Small, so that a scenario that uses it up is soon there; others stay below it.
 const SMALL_QUOTA: u64 = 48 * MIB;
-/// etcd's own is a second, which a machine with other work does not always give a member: no scenario has an election that
-/// nothing in it causes.
+/// etcd's own is a second, which a machine with other work does not always give a member: no scenario has an election
+/// that nothing in it causes.
 const PATIENT_ELECTION: &str = "--election-timeout=6000";
 
 /// Plays a scenario on three members of this line. Also gives the version that they say they are.

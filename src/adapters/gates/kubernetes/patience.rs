@@ -2,9 +2,9 @@
 //!
 //! In a busy cluster some pod is always starting, so a check cannot wait for a moment without any unhealthy pod: it
 //! follows the workloads that are unhealthy when it begins or become so within its grace period, each for a grace
-//! period of its own, and leaves what begins later to the next check. So it ends within twice the grace period after its
-//! first listing. That one counts however long it took: with a short grace period, or a slow API server, it would be too
-//! late otherwise, and everything would pass.
+//! period of its own, and leaves what begins later to the next check. So it ends within twice the grace period after
+//! its first listing. That one counts however long it took: with a short grace period, or a slow API server, it would
+//! be too late otherwise, and everything would pass.
 
 use std::{collections::BTreeMap, time::Duration};
 
