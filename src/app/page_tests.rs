@@ -1,14 +1,16 @@
 //! The status page through the real router, over fakes at the ports: who may act, what is refused, and what foreign
 //! text can do to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Request, Response, header},
 };
-use http_body_util::BodyExt;
 use testkit::until;
 use tower::util::ServiceExt;
 
@@ -30,6 +32,7 @@ use crate::{
 };
 
 mod decisions;
+mod events;
 mod own_problems;
 mod running;
 
@@ -206,14 +209,18 @@ async fn a_session_never_stands_in_for_another_process_or_another_cookie() {
 
 #[tokio::test]
 async fn after_too_many_wrong_tokens_the_answer_does_not_show_whether_one_was_right() {
-    let site = guarded();
-    let mut last = 0;
-    for _ in 0..12 {
-        last = site.post("/login", "", "token=wrong-wrong-wrong").await.status;
+    loop {
+        let (site, begun, mut last) = (guarded(), Instant::now(), 0);
+        for _ in 0..12 {
+            last = site.post("/login", "", "token=wrong-wrong-wrong").await.status;
+        }
+        let right = site.post("/login", "", &format!("token={ADMIN}")).await;
+        // One more is allowed each second: a machine that took longer tries again.
+        if begun.elapsed() < Duration::from_secs(1) {
+            assert_eq!((last, right.status, right.cookie()), (429, 429, None));
+            return;
+        }
     }
-    assert_eq!(last, 429);
-    let right = site.post("/login", "", &format!("token={ADMIN}")).await;
-    assert_eq!((right.status, right.cookie()), (429, None));
 }
 
 #[tokio::test]
@@ -356,44 +363,4 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     assert!(page.contains("1,000 of 1,000 clusters, page 1 of 20") && page.contains("role=\"search\""), "{page}");
     let found = site.get("/?q=CLUSTER-004&state=fragmented&page=1", "").await.body;
     assert_eq!(found.matches("<article class=\"card\"").count(), 10, "{found}");
-}
-
-#[tokio::test]
-async fn events_tell_of_changes_their_number_is_bounded_and_a_gone_reader_makes_room() {
-    let site = open();
-    let ask = || async {
-        let request = Request::get("/events").body(Body::empty()).expect("a request");
-        site.router.clone().oneshot(request).await.expect("an answer")
-    };
-    let mut first = ask().await;
-    assert_eq!(first.headers()["content-type"], "text/event-stream");
-    let mut heard = String::new();
-    while !heard.contains("\"runs\":[]") {
-        let frame = first.body_mut().frame().await.expect("more").expect("data");
-        heard.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));
-    }
-    let pause = Command::Pause { reason: "x".to_owned(), lasts: None };
-    site.app.command("a", "ann".to_owned(), pause, false).await.expect("paused");
-    let next = first.body_mut().frame().await.expect("more").expect("data");
-    assert!(next.data_ref().is_some_and(|data| data.starts_with(b"event: change")), "a change is reported");
-    let others: Vec<_> = futures_util::future::join_all((0..63).map(|_| ask())).await;
-    assert!(others.iter().all(|answer| answer.status() == 200));
-    assert_eq!(ask().await.status(), 503, "the 65th");
-    drop(first);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(ask().await.status(), 200, "there is room again");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reader_that_does_not_read_loses_its_place() {
-    let site = open();
-    let ask = || async {
-        let request = Request::get("/events").body(Body::empty()).expect("a request");
-        site.router.clone().oneshot(request).await.expect("an answer")
-    };
-    let lazy: Vec<_> = futures_util::future::join_all((0..64).map(|_| ask())).await;
-    assert_eq!(ask().await.status(), 503);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(ask().await.status(), 200, "no client read, so all were cut off");
-    drop(lazy);
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use testkit::{Browser, Pki};
+use testkit::{Browser, Pki, until};
 
 use crate::rig::{MINUTE, assert_no_complaints, browser, home, inspect};
 
@@ -32,7 +32,7 @@ async fn a_large_fleet_is_read_in_pages_with_trouble_first() {
     browser.open(defragd.url()).await.unwrap();
     browser.wait_for("150 of 150 clusters, page 1 of 3", MINUTE).await.unwrap();
     assert_eq!(count(&browser, "#fleet tbody tr").await, 50);
-    let page = defragd.get("/").await.unwrap().body;
+    let page = until("the page", MINUTE, || defragd.get("/")).await.unwrap().body;
     assert!(page.len() < MAX_PAGE_BYTES, "{} bytes", page.len());
     browser.wait_for("unreachable", MINUTE).await.unwrap();
     inspect(&browser, "fleet-of-150").await;

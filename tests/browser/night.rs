@@ -7,7 +7,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use testkit::{Browser, Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Home, Tools, fragment, until};
 
-use crate::rig::{MINUTE, assert_no_complaints, binary, browser, home, inspect};
+use crate::rig::{MINUTE, PATIENT_ELECTION, assert_no_complaints, binary, browser, home, inspect};
 
 const MIB: u64 = 1 << 20;
 
@@ -21,13 +21,15 @@ struct Night {
 impl Night {
     async fn begin(browser: Browser) -> Self {
         let tools = Tools::find().unwrap();
-        let etcd = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5)).await.unwrap();
+        let spec = EtcdSpec::new(EtcdVersion::V3_5).arg(PATIENT_ELECTION);
+        let etcd = EtcdCluster::start(&tools, &spec).await.unwrap();
         fragment(&etcd, 40 * MIB, 8 * MIB).await.unwrap();
         let home = home();
         let mut flags = etcd.connection_flags();
-        let own = ["--cluster-name=demo", "--mode=approve", "--min-reclaimable=4MiB", "--pause-between-members=6s"];
+        // The pause: in it a member must die before the next one's turn comes.
+        let own = ["--cluster-name=demo", "--mode=approve", "--min-reclaimable=4MiB", "--pause-between-members=20s"];
         flags.extend(own.map(str::to_owned));
-        flags.push("--recovery-timeout=10s".to_owned());
+        flags.push("--recovery-timeout=30s".to_owned());
         flags.extend(home.token_flags());
         let defragd = home.serve(&flags).await.unwrap();
         Self { browser, etcd, home, defragd }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
-use testkit::{Browser, EtcdCluster, EtcdSpec, EtcdVersion, Home, Tools, fragment, until};
+use testkit::{Browser, EtcdCluster, EtcdSpec, EtcdVersion, HeldDefrags, Home, Tools, fragment, until};
 
-use crate::rig::{MINUTE, assert_no_complaints, browser, home, inspect};
+use crate::rig::{MINUTE, PATIENT_ELECTION, assert_no_complaints, browser, home, inspect};
 
 const MIB: u64 = 1 << 20;
 
@@ -18,12 +18,15 @@ async fn live(browser: &Browser) -> String {
 async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     let Some(browser) = browser().await else { return };
     let tools = Tools::find().unwrap();
-    let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5)).await.unwrap();
+    let spec = EtcdSpec::new(EtcdVersion::V3_5).arg(PATIENT_ELECTION);
+    let cluster = EtcdCluster::start(&tools, &spec).await.unwrap();
     fragment(&cluster, 40 * MIB, 8 * MIB).await.unwrap();
     let home = home();
     let mut flags = cluster.connection_flags();
     let own = ["--cluster-name=demo", "--mode=approve", "--min-reclaimable=4MiB", "--pause-between-members=4s"];
     flags.extend(own.map(str::to_owned));
+    // That is what holds the defragmentations below.
+    flags.push("--on-open-snapshot=ignore".to_owned());
     flags.extend(home.token_flags());
     let defragd = home.serve(&flags).await.unwrap();
 
@@ -56,13 +59,14 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     log_in(&browser).await;
     browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
     inspect(&browser, "run-waits").await;
+    let held = HeldDefrags::start(&cluster).await.unwrap();
     browser.enter("#approve-by", "Ann <b>").await.unwrap();
     browser.click("form[action='/runs/1/approve'] button").await.unwrap();
     browser.wait_for("The run is approved.", MINUTE).await.unwrap();
     let run = defragd.json("/api/v1/runs/1").await.unwrap();
     assert_eq!(run["approved"]["by"], "Ann <b>");
 
-    follow(&browser, defragd.url()).await;
+    follow(&browser, defragd.url(), (&cluster, &held)).await;
 
     let run = defragd.json("/api/v1/runs/1").await.unwrap();
     assert_eq!(run["outcome"], "succeeded", "{run}");
@@ -93,13 +97,15 @@ async fn log_in(browser: &Browser) {
     assert!(!cookies.to_string().contains(Home::ADMIN), "the token itself is in no cookie");
 }
 
-/// The page of the fleet, from the run's beginning to its end, without loading it again.
-async fn follow(browser: &Browser, url: &str) {
+/// The page of the fleet, from the run's beginning to its end, without loading it again. Each defragmentation is held
+/// until the page has shown the one before: a browser on a busy machine takes longer for a look than a run for all
+/// members.
+async fn follow(browser: &Browser, url: &str, (cluster, held): (&EtcdCluster, &HeldDefrags)) {
     browser.open(url).await.unwrap();
     browser.script("window.stayed = true").await.unwrap();
     // A person reads with the keyboard meanwhile: the focus must stay where it is.
     browser.script("document.querySelector('#runs a').focus()").await.unwrap();
-    let (mut busy, mut members, mut pictured) = (false, 0, false);
+    let (mut busy, mut members, mut pictured, mut released) = (false, 0, false, 0);
     for _ in 0..1_200 {
         let text = live(browser).await;
         // What is under way; a member of a small cluster may be done before the page shows it.
@@ -116,6 +122,12 @@ async fn follow(browser: &Browser, url: &str) {
         }
         if busy && text.is_empty() {
             break;
+        }
+        for index in 0..cluster.len() {
+            if members >= released && cluster.defrag_inflight(index).await.unwrap_or(false) {
+                held.release(index);
+                released = members + 1;
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -65,7 +65,13 @@ async fn works(rig: &Rig) {
     })
     .await
     .unwrap();
-    assert!(rig.reaches("monitoring", &ip, 9379).await, "monitoring does not reach it");
+    until("monitoring to reach it", MINUTE, || async {
+        anyhow::ensure!(rig.reaches("monitoring", &ip, 9379).await, "it does not");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert!(!rig.reaches("default", &ip, 9379).await, "default reaches it again");
     let url = rig.url().await;
     let metrics = rig.get(&format!("{url}/metrics")).await;
     assert!(metrics.contains("etcd_cluster=\"apps\""), "{metrics}");

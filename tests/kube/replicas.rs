@@ -47,11 +47,18 @@ async fn two_replicas() {
 /// A drain of the node evicts one of two replicas; the other one stays, and acts.
 async fn drained(rig: &Rig) {
     // The evicted one finds no other node, so the drain cannot end.
-    let drain = ["drain", "node1", "--pod-selector=app.kubernetes.io/name=defragd", "--timeout=15s"];
+    let drain = ["drain", "node1", "--pod-selector=app.kubernetes.io/name=defragd", "--timeout=30s"];
     let refused = rig.lab.kubectl(&drain).await.unwrap_err().to_string();
     assert!(refused.contains("violate the pod's disruption budget"), "{refused}");
-    let ready = "-o=jsonpath={.status.readyReplicas}";
-    assert_eq!(rig.kubectl(&["get", "statefulset", "defragd", ready]).await, "1", "{refused}");
+    // The evicted one may still be ending.
+    until("one replica to stay", MINUTE, || async {
+        let ready = ["get", "statefulset", "defragd", "-o=jsonpath={.status.readyReplicas}"];
+        let ready = rig.kubectl(&ready).await;
+        anyhow::ensure!(ready == "1", "{ready} are ready: {refused}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     lock_holder(rig).await;
     rig.kubectl(&["uncordon", "node1"]).await;
     rig.kubectl(&["rollout", "status", "statefulset/defragd", "--timeout=120s"]).await;

@@ -225,7 +225,7 @@ impl Rig {
         .unwrap()
     }
 
-    /// Whether a port answers a pod `shell` of a namespace.
+    /// Whether a port answers a pod `shell` of a namespace; not either if the command in the pod fails otherwise.
     pub(crate) async fn reaches(&self, namespace: &str, address: &str, port: u16) -> bool {
         let port = port.to_string();
         let args =
@@ -234,6 +234,7 @@ impl Rig {
     }
 }
 
+/// Beside a whole node, a member may be silent for longer than the second after which the others elect a leader.
 fn three_members() -> EtcdSpec {
-    EtcdSpec::new(EtcdVersion::V3_5).hosts(&[Placement::on_the_node(); 3])
+    EtcdSpec::new(EtcdVersion::V3_5).hosts(&[Placement::on_the_node(); 3]).arg("--election-timeout=6000")
 }

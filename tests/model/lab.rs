@@ -16,8 +16,9 @@ use tokio::{
 
 /// What has not answered by then hangs: below the seven seconds after which etcd gives a read up.
 pub const PATIENCE: Duration = Duration::from_secs(6);
-/// What comes by itself (an election, a compaction's pages) comes within this.
-const COMES_WITHIN: Duration = Duration::from_secs(60);
+/// What comes by itself (an election, a compaction's pages) comes within this: each try of an election takes patient
+/// members up to twelve seconds.
+const COMES_WITHIN: Duration = Duration::from_mins(3);
 
 /// A cluster of three voters, named `etcd-1` to `etcd-3`, real or not. What it does beside the port is what
 /// operators, accidents and other clients do.

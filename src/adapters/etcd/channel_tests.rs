@@ -94,9 +94,9 @@ async fn a_request_on_a_connection_that_breaks_fails_and_is_not_sent_again_and_t
 
 #[tokio::test]
 async fn a_member_that_is_not_there_is_said_to_be_unreachable_and_tried_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let mut port = testkit::Port::reserve().expect("a port");
+    port.release();
+    let address = port.address();
     let link = Link::new(dial(address));
     let failed = call(&link).await.expect_err("nobody listens");
     let said = super::super::error::chain(StdError::source(&failed).expect("a cause"));

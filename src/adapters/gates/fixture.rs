@@ -144,8 +144,12 @@ pub(super) const HOSTILE: [&str; 9] = [
 /// A server that behaves in that way.
 pub(super) async fn hostile(manner: &'static str) -> SocketAddr {
     if manner == "refuses" {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        return listener.local_addr().expect("an address");
+        // A port that no other server of these tests gets, and no client.
+        let mut port = testkit::Port::reserve().expect("a port");
+        port.release();
+        let address = port.address();
+        std::mem::forget(port);
+        return address;
     }
     serve(move |mut stream| async move {
         if manner == "closes at once" {

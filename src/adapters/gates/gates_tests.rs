@@ -51,6 +51,11 @@ fn tcp(address: SocketAddr, tls: Option<ClientTls>, tries: Tries) -> TcpProbe {
     TcpProbe::new(tried!(check, tries)).expect("usable")
 }
 
+/// One that must fail, on a machine on which the server is late.
+fn watchful(address: SocketAddr, tls: Option<ClientTls>) -> TcpProbe {
+    tcp(address, tls, PATIENT).watching(PATIENT.timeout)
+}
+
 fn trusting(pki: &Pki) -> ClientTls {
     ClientTls { ca_file: Some(pki.ca().to_owned()), ..ClientTls::default() }
 }
@@ -87,7 +92,9 @@ async fn every_probe_fails(manner: &'static str, pki: &Pki) {
         let reading = check(probe.as_ref()).await;
         let what = format!("{kind} of a server that {manner}: {reading:?}");
         assert!(!reading.passed, "{what}");
-        assert!(began.elapsed() < IMPATIENT.limit(), "{what} after {:?}", began.elapsed());
+        // Its limit, and what a busy machine takes; a server that is waited for to its end takes longer.
+        let limit = IMPATIENT.limit() + Duration::from_secs(30);
+        assert!(began.elapsed() < limit, "{what} after {:?}", began.elapsed());
         assert!(reading.detail.contains("the last of 2 attempts") && !reading.detail.contains('\n'), "{what}");
         assert!(reading.detail.len() < 500, "{what}");
         let evidence = serde_json::to_string(&reading.evidence).expect("JSON");
@@ -207,7 +214,8 @@ async fn tls_is_verified_and_shows_our_certificate_where_it_is_asked_for() {
     ] {
         let reading = ask(secure(address, tls.clone())).await;
         assert_eq!(reading.passed, passes, "http, {what}: {reading:?}");
-        let tcp = check(&tcp(address, Some(tls.clone()), PATIENT)).await;
+        let tcp = if passes { tcp(address, Some(tls.clone()), PATIENT) } else { watchful(address, Some(tls.clone())) };
+        let tcp = check(&tcp).await;
         assert_eq!(tcp.passed, passes, "tcp, {what}: {tcp:?}");
         assert_eq!(tcp.evidence.contains_key("tls_verified"), tls.insecure_skip_verify, "{tcp:?}");
     }
@@ -290,10 +298,10 @@ async fn a_connection_must_stand_for_a_moment() {
     let reading = check(&tcp(silent, None, PATIENT)).await;
     assert!(reading.passed && reading.detail.ends_with("succeeded"), "{reading:?}");
     for (manner, expected) in [("closes at once", "it was accepted and"), ("refuses", "refused")] {
-        let reading = check(&tcp(hostile(manner).await, None, IMPATIENT)).await;
+        let reading = check(&watchful(hostile(manner).await, None)).await;
         assert!(!reading.passed && reading.detail.contains(expected), "{manner}: {reading:?}");
     }
-    let limit = Tries { timeout: std::time::Duration::from_millis(200), ..IMPATIENT };
+    let limit = Tries { timeout: Duration::from_millis(200), ..IMPATIENT };
     let reading =
         check(&tcp(silent, Some(ClientTls { insecure_skip_verify: true, ..ClientTls::default() }), limit)).await;
     assert!(!reading.passed && reading.detail.contains("not finished within 200ms"), "{reading:?}");

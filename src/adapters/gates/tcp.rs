@@ -31,6 +31,7 @@ const WATCH: Duration = Duration::from_millis(300);
 #[derive(Clone, Debug)]
 pub(super) struct TcpProbe {
     check: TcpGate,
+    watch: Duration,
 }
 
 impl TcpProbe {
@@ -40,14 +41,20 @@ impl TcpProbe {
             tls.config()?;
             server_name(&check).map_err(|error| CallError::Tls(error.to_string()))?;
         }
-        Ok(Self { check })
+        Ok(Self { check, watch: WATCH })
+    }
+
+    /// Watches for so long: a server of a test that closes may get its turn late.
+    #[cfg(test)]
+    pub(super) fn watching(self, watch: Duration) -> Self {
+        Self { watch, ..self }
     }
 
     async fn once(&self) -> Reading {
         let (began, limit) = (Instant::now(), self.check.timeout);
         let address = address(&self.check.address);
         let late = || Err(io::Error::other(format!("not finished within {limit:?}")));
-        let result = timeout(limit, connect(&self.check)).await.unwrap_or_else(|_| late());
+        let result = timeout(limit, connect(&self.check, self.watch)).await.unwrap_or_else(|_| late());
         let latency = millis(began.elapsed());
         let what = if self.check.tls.is_some() { "a TLS connection" } else { "a connection" };
         let reading = match result {
@@ -69,19 +76,19 @@ fn server_name(check: &TcpGate) -> Result<ServerName<'static>, rustls::pki_types
     ServerName::try_from(name.trim_end_matches('.').to_owned())
 }
 
-async fn connect(check: &TcpGate) -> io::Result<()> {
+async fn connect(check: &TcpGate, watch: Duration) -> io::Result<()> {
     let mut stream = TcpStream::connect((check.address.host.as_str(), check.address.port)).await?;
-    let Some(tls) = check.tls.clone() else { return stays(&mut stream).await };
+    let Some(tls) = check.tls.clone() else { return stays(&mut stream, watch).await };
     let config = spawn_blocking(move || tls.config()).await?.map_err(io::Error::other)?;
     let name = server_name(check).map_err(io::Error::other)?;
     let handshake = |error: io::Error| io::Error::other(format!("the TLS handshake failed: {error}"));
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake)?;
-    stays(&mut stream).await
+    stays(&mut stream, watch).await
 }
 
 /// Whether the server keeps the connection open. What it sends is discarded.
-async fn stays(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    match timeout(WATCH, stream.read(&mut [0; 1])).await {
+async fn stays(stream: &mut (impl AsyncRead + Unpin), watch: Duration) -> io::Result<()> {
+    match timeout(watch, stream.read(&mut [0; 1])).await {
         // Nothing came, or a greeting.
         Err(_) | Ok(Ok(1..)) => Ok(()),
         Ok(Ok(0)) => Err(io::Error::other("it was accepted and closed at once")),

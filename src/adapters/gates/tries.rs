@@ -1,8 +1,8 @@
 //! How often and how long a check is attempted: until it succeeds once, and then whether it keeps succeeding.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::ports::gate::{Reading, Tries};
 
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!((reading.passed, asked, reading.evidence["attempts"].as_u64()), (true, 1, Some(1)));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_failure_while_it_must_hold_is_a_failure() {
         let (reading, asked) = play(tries(1, 60), &[true]).await;
         assert!(reading.passed && asked >= 2, "{reading:?} after {asked}");
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_hangs_fails_within_the_limit() {
-        let (tries, began) = (tries(4, 0), tokio::time::Instant::now());
+        let (tries, began) = (tries(4, 0), Instant::now());
         let reading = tries.run(pending).await;
         assert!(!reading.passed && began.elapsed() < tries.limit(), "{reading:?}");
         assert!(reading.detail.contains("no result within 100ms"), "{}", reading.detail);

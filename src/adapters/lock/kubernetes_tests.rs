@@ -137,16 +137,16 @@ async fn only_a_record_that_we_have_seen_unchanged_for_its_whole_duration_is_exp
     }
     let begun = Instant::now();
     let mut renewals = 0;
-    while begun.elapsed() < Duration::from_secs(4) {
+    // Twice the duration, and on a slow machine longer.
+    while begun.elapsed() < Duration::from_secs(4) || renewals < 5 {
         assert_eq!(term(&two.renew_candidacy().await.expect("seen")), None, "{:?}", begun.elapsed());
         one.renew_candidacy().await.expect("renewed");
         renewals += 1;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(renewals > 4);
     let last = Instant::now();
     while term(&two.renew_candidacy().await.expect("seen")).is_none() {
-        assert!(last.elapsed() < Duration::from_secs(5), "never acquired");
+        assert!(last.elapsed() < Duration::from_mins(1), "never acquired");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(last.elapsed() >= Duration::from_secs(2), "{:?}", last.elapsed());

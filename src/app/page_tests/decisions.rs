@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use testkit::until;
+
 use super::{Site, guarded, open};
 use crate::{
     app::cluster::{stop_channel, tests::key},
@@ -138,8 +140,14 @@ async fn a_run_is_requested_and_cancelled_and_the_name_is_asked_once() {
     let other = site.get("/clusters/a", "").await.body;
     assert!(!other.contains("Recorded as"), "another browser is another operator");
     assert_eq!(site.post("/clusters/a/cancel", &cookie, &format!("by=Ann&form={form}")).await.status, 303);
-    work(&site, Duration::from_millis(200)).await;
-    assert_eq!(site.app.clusters()[0].queued_run, None, "cancelled");
+    let cancelled = until("the request to be cancelled", Duration::from_mins(1), || async {
+        anyhow::ensure!(site.app.clusters()[0].queued_run.is_none(), "it waits");
+        Ok(())
+    });
+    tokio::select! {
+        () = work(&site, Duration::from_mins(2)) => panic!("it works on"),
+        cancelled = cancelled => cancelled.expect("cancelled"),
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,11 @@ use crate::{Tools, http, until};
 /// A browser takes seconds to start where many things run at once.
 const READY: Duration = Duration::from_mins(1);
 /// For one command; a page that loads is waited for.
-const COMMAND: Duration = Duration::from_mins(1);
+const COMMAND: Duration = Duration::from_mins(4);
+/// For a script, such as axe's on a long page: the driver's own limit of half a minute is too short on a busy machine.
+const SCRIPT_MILLISECONDS: u32 = 180_000;
+/// How often an element is looked for again that the page has replaced meanwhile.
+const STALE: usize = 20;
 /// The key under which `WebDriver` names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -47,7 +51,8 @@ impl Browser {
             .ready(READY, || async {
                 let text = fs::read_to_string(&log)?;
                 let (_, rest) = text.split_once("successfully on port ").context("it has not said its port")?;
-                rest.split('.').next().and_then(|port| port.parse::<u16>().ok()).context("no port")
+                // The number ends with a full stop, which may not be written yet.
+                rest.split_once('.').and_then(|(port, _)| port.parse::<u16>().ok()).context("no port")
             })
             .await?;
         let http = reqwest::Client::builder().timeout(COMMAND).no_proxy().tls_certs_only([]).build()?;
@@ -67,6 +72,7 @@ impl Browser {
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "acceptInsecureCerts": true,
             "goog:loggingPrefs": {"browser": "ALL"},
+            "timeouts": {"script": SCRIPT_MILLISECONDS},
             "goog:chromeOptions": {"binary": chromium, "args": arguments},
         }}});
         let session = call(http.post(&base).json(&wanted)).await.context("failed to start Chromium")?;
@@ -105,8 +111,8 @@ impl Browser {
 
     /// The same of the first element that a CSS selector finds.
     pub async fn text_of(&self, selector: &str) -> Result<String> {
-        let element = self.element(selector).await?;
-        Ok(self.get(&format!("element/{element}/text")).await?.as_str().unwrap_or_default().to_owned())
+        let text = self.on(selector, async |element| self.get(&format!("{element}/text")).await).await?;
+        Ok(text.as_str().unwrap_or_default().to_owned())
     }
 
     /// Waits until the page's text has this in it.
@@ -119,21 +125,31 @@ impl Browser {
         .await
     }
 
-    async fn element(&self, selector: &str) -> Result<String> {
-        let found = self.post("element", json!({"using": "css selector", "value": selector})).await?;
-        Ok(found[ELEMENT].as_str().context("an element has a name")?.to_owned())
+    /// Does something to the first element that a CSS selector finds. A page that updates itself may replace it before
+    /// the driver gets to it: then nothing has been done, and its successor is looked for.
+    async fn on(&self, selector: &str, act: impl AsyncFn(String) -> Result<Value>) -> Result<Value> {
+        let mut tries = 0;
+        loop {
+            let found = self.post("element", json!({"using": "css selector", "value": selector})).await?;
+            let element = found[ELEMENT].as_str().context("an element has a name")?;
+            tries += 1;
+            match act(format!("element/{element}")).await {
+                Err(error) if tries < STALE && format!("{error:#}").contains("stale element reference") => {}
+                done => return done,
+            }
+        }
     }
 
     /// Clicks on it.
     pub async fn click(&self, selector: &str) -> Result<()> {
-        let element = self.element(selector).await?;
-        self.post(&format!("element/{element}/click"), json!({})).await.map(drop)
+        self.on(selector, async |element| self.post(&format!("{element}/click"), json!({})).await).await.map(drop)
     }
 
     /// Types into it; in a list, chooses the entry that begins so.
     pub async fn enter(&self, selector: &str, text: &str) -> Result<()> {
-        let element = self.element(selector).await?;
-        self.post(&format!("element/{element}/value"), json!({ "text": text })).await.map(drop)
+        let typed =
+            self.on(selector, async |element| self.post(&format!("{element}/value"), json!({ "text": text })).await);
+        typed.await.map(drop)
     }
 
     /// Presses a key, as a person without a mouse does.

@@ -55,7 +55,9 @@ impl Defragd {
             .ready(READY, || async {
                 let text = fs::read_to_string(log)?;
                 let new = text.get(usize::try_from(before)?..).unwrap_or_default();
-                new.lines().find_map(listening).context("it has not said that it listens")
+                // The end of a line may not be written yet, and with it a part of the address.
+                let whole = new.rfind('\n').map_or("", |end| &new[..end]);
+                whole.lines().find_map(listening).context("it has not said that it listens")
             })
             .await?;
         Ok(Self { url: format!("http://{address}"), http: http::patient_client(None, ANSWERS)?, process })

@@ -18,6 +18,8 @@ const OPS_PER_TXN: u64 = 32;
 const WRITERS: u64 = 6;
 /// One transaction; an overloaded machine may take seconds.
 const TXN: Duration = Duration::from_secs(30);
+/// One that is sent again until it is taken: the members of a busy machine may hold an election meanwhile.
+const TAKEN: Duration = Duration::from_mins(2);
 /// Bytes a second that the slowest disk writes.
 const SLOWEST: u64 = 5 << 20;
 /// Compacting is in the background, 1000 revisions at a time: of gigabytes, that takes minutes.
@@ -73,7 +75,7 @@ pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64
         written += round * OPS_PER_TXN * VALUE_BYTES;
         // A member tells its size as it was at its last commit. What was written is in its file soon, and too much more
         // could pass a quota.
-        let smallest = smallest(cluster).await?.max(written);
+        let smallest = until("the members' sizes", SETTLE, || smallest(cluster)).await?.max(written);
         round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
         ensure!(begin.elapsed() < limit, "not fragmented after {} s", limit.as_secs());
     }
@@ -95,14 +97,20 @@ async fn write(cluster: &EtcdCluster, next: &std::sync::Arc<AtomicU64>, end: u64
     let mut writers = JoinSet::new();
     for n in 0..WRITERS {
         let index = usize::try_from(n)? % cluster.len();
-        let (mut client, next) = (cluster.client(index).await?, std::sync::Arc::clone(next));
+        let (client, next) = (cluster.client(index).await?, std::sync::Arc::clone(next));
         writers.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= end {
                     return anyhow::Ok(());
                 }
-                put_batch(&mut client, number, batches).await?;
+                // It overwrites, so that one that was taken although it failed may be sent again.
+                let each = client.clone();
+                until("a transaction to be taken", TAKEN, move || {
+                    let mut client = each.clone();
+                    async move { put_batch(&mut client, number, batches).await }
+                })
+                .await?;
             }
         });
     }

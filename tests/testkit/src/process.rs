@@ -270,6 +270,10 @@ mod tests {
     fn a_test_process_with_a_child() {
         let pid_file = PathBuf::from(std::env::var_os("TESTKIT_PID_FILE").unwrap());
         let child = sleeper(&pid_file.with_extension("log"));
+        // Before it has become what it runs, it may not have asked for the signal yet.
+        while !fs::read_to_string(format!("/proc/{}/comm", child.pid())).is_ok_and(|name| name == "sleep\n") {
+            thread::sleep(Duration::from_millis(20));
+        }
         fs::write(&pid_file, child.pid().to_string()).unwrap();
         thread::sleep(MINUTE * 10);
     }

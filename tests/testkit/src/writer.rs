@@ -10,7 +10,7 @@ use etcd_client::{Client, GetOptions};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::EtcdCluster;
+use crate::{EtcdCluster, until};
 
 const PREFIX: &str = "writer/";
 /// A member that is being defragmented answers nothing: go to the next one soon.
@@ -85,7 +85,8 @@ impl Writer {
     pub async fn verify(&self, cluster: &EtcdCluster) -> Result<u64> {
         let acked = self.report().acked;
         // A member that is known to answer: another may be stopped by the test.
-        let mut client = cluster.client(cluster.leader().await?).await?;
+        let leader = until("a leader", HANGS, || cluster.leader()).await?;
+        let mut client = cluster.client(leader).await?;
         let mut found = BTreeMap::new();
         let end = format!("{}~", key_prefix(&self.shared.run));
         let mut from = key_prefix(&self.shared.run);

@@ -57,8 +57,9 @@ const MAX_NAMES: usize = 10;
 impl KubernetesPodsGate {
     /// The limit within which a check ends by itself in any case.
     pub(in crate::adapters) fn limit(&self) -> Duration {
-        // Two grace periods, see `patience` and `after`; a pause as long as a listing; and the last listing.
-        2 * self.grace + 2 * self.timeout + POLL
+        // See `patience` and `after`. A listing that fails late; a grace period of failures; a pause as long as a
+        // listing, and the first that succeeds; a grace period of trouble; again a pause, and the last listing.
+        2 * self.grace + 5 * self.timeout + 2 * POLL
     }
 }
 

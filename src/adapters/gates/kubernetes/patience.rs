@@ -2,7 +2,9 @@
 //!
 //! In a busy cluster some pod is always starting, so a check cannot wait for a moment without any unhealthy pod: it
 //! follows the workloads that are unhealthy when it begins or become so within its grace period, each for a grace
-//! period of its own, and leaves what begins later to the next check. So it ends within twice the grace period.
+//! period of its own, and leaves what begins later to the next check. So it ends within twice the grace period after
+//! its first listing. That one counts however long it took: with a short grace period, or a slow API server, it would
+//! be too late otherwise, and everything would pass.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,6 +15,8 @@ use super::census::Worse;
 pub(super) struct Patience {
     grace: Duration,
     since: BTreeMap<String, Duration>,
+    /// There was a listing.
+    has_begun: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +31,14 @@ pub(super) enum GraceOutcome {
 
 impl Patience {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, since: BTreeMap::new() }
+        Self { grace, since: BTreeMap::new(), has_begun: false }
     }
 
     /// Records the listing at this time since the check's begin.
     pub(super) fn record(&mut self, at: Duration, worse: &[Worse]) -> GraceOutcome {
         self.since.retain(|workload, _| worse.iter().any(|worse| worse.workload == *workload));
-        if at <= self.grace {
+        if at <= self.grace || !self.has_begun {
+            self.has_begun = true;
             for worse in worse {
                 self.since.entry(worse.workload.clone()).or_insert(at);
             }
@@ -98,8 +103,22 @@ mod tests {
 
     #[test]
     fn without_grace_the_first_look_decides() {
-        let mut patience = Patience::new(Duration::ZERO);
-        let worse = Worse { workload: "a".to_owned(), now: 1, before: 0, pods: Vec::new() };
-        assert_eq!(patience.record(Duration::ZERO, &[worse]), GraceOutcome::Lasting(vec!["a".to_owned()]));
+        // A listing takes its time.
+        for at in [Duration::ZERO, Duration::from_millis(20)] {
+            let mut patience = Patience::new(Duration::ZERO);
+            let worse = Worse { workload: "a".to_owned(), now: 1, before: 0, pods: Vec::new() };
+            assert_eq!(patience.record(at, &[worse]), GraceOutcome::Lasting(vec!["a".to_owned()]), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_listing_that_took_longer_than_the_grace_counts() {
+        let lasting = GraceOutcome::Lasting(vec!["a".to_owned()]);
+        assert_eq!(
+            looks(&[(70, &["a"]), (129, &["a", "b"]), (130, &["a", "b"])])[1..],
+            [GraceOutcome::Waiting, lasting]
+        );
+        assert_eq!(looks(&[(70, &["a"]), (80, &["b"])]), [GraceOutcome::Waiting, GraceOutcome::Passed]);
+        assert_eq!(looks(&[(70, &[]), (80, &["b"])]), [GraceOutcome::Passed, GraceOutcome::Passed]);
     }
 }

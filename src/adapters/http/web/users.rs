@@ -167,7 +167,14 @@ mod tests {
         let others = CHECKS.acquire_many(u32::try_from(MAX_CHECKS).expect("few")).await.expect("open");
         assert_eq!(users.check(Some(&header)).await, Checked::Busy);
         drop(others);
-        assert_eq!(users.check(Some(&header)).await, Checked::Known);
+        // Other tests of this process check passwords too, and the stopped clock does not wait for them.
+        let checked = loop {
+            match users.check(Some(&header)).await {
+                Checked::Busy => tokio::task::yield_now().await,
+                checked => break checked,
+            }
+        };
+        assert_eq!(checked, Checked::Known);
     }
 
     #[tokio::test]

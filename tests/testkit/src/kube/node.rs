@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -22,6 +22,9 @@ pub(super) const SERVICES: &str = "198.19.0.0/16";
 
 /// All of a test; on a busy machine a node alone takes a minute to be ready.
 const LIMIT: Duration = Duration::from_mins(10);
+
+/// The end of a node's processes, on a busy machine.
+const REMOVED: Duration = Duration::from_mins(2);
 
 /// Prepares the namespaces; `$LAB` is a directory that is the node's alone, and the arguments are the program to run.
 const PREPARE: &str = r#"
@@ -128,14 +131,19 @@ impl Drop for Cgroups {
             }
             let _ = fs::remove_dir(dir);
         }
-        // The kernel ends the node's processes after their first one, and one of them may still be there.
-        for _ in 0..100 {
+        // The kernel ends the node's processes after their first one, and one of them may still be there. Where they
+        // stay, the next test would be skipped.
+        let end = Instant::now() + REMOVED;
+        loop {
             let left = cgroups();
             if left.is_empty() {
-                break;
+                return;
             }
             for cgroup in left {
                 remove(&cgroup);
+            }
+            if Instant::now() >= end {
+                return eprintln!("the node's cgroups are still in use: {:?}", cgroups());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
