@@ -7,7 +7,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use testkit::{Browser, Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Home, Tools, fragment, until};
 
-use crate::rig::{MINUTE, PATIENT_ELECTION, assert_no_complaints, binary, browser, home, inspect};
+use crate::rig::{MINUTE, assert_no_complaints, binary, browser, home, inspect};
 
 const MIB: u64 = 1 << 20;
 
@@ -21,7 +21,7 @@ struct Night {
 impl Night {
     async fn begin(browser: Browser) -> Self {
         let tools = Tools::find().unwrap();
-        let spec = EtcdSpec::new(EtcdVersion::V3_5).arg(PATIENT_ELECTION);
+        let spec = EtcdSpec::new(EtcdVersion::V3_5).patient();
         let etcd = EtcdCluster::start(&tools, &spec).await.unwrap();
         fragment(&etcd, 40 * MIB, 8 * MIB).await.unwrap();
         let home = home();

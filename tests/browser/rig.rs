@@ -8,8 +8,6 @@ use std::{
 use testkit::{Browser, Home, Tools};
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
-/// For etcd: beside a browser, a member may be silent for longer than the second after which the others elect a leader.
-pub(crate) const PATIENT_ELECTION: &str = "--election-timeout=6000";
 
 pub(crate) async fn browser() -> Option<Browser> {
     Browser::start(&Tools::find().unwrap(), 1280).await.unwrap()

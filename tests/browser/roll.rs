@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::json;
 use testkit::{Browser, EtcdCluster, EtcdSpec, EtcdVersion, HeldDefrags, Home, Tools, fragment, until};
 
-use crate::rig::{MINUTE, PATIENT_ELECTION, assert_no_complaints, browser, home, inspect};
+use crate::rig::{MINUTE, assert_no_complaints, browser, home, inspect};
 
 const MIB: u64 = 1 << 20;
 
@@ -18,7 +18,7 @@ async fn live(browser: &Browser) -> String {
 async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     let Some(browser) = browser().await else { return };
     let tools = Tools::find().unwrap();
-    let spec = EtcdSpec::new(EtcdVersion::V3_5).arg(PATIENT_ELECTION);
+    let spec = EtcdSpec::new(EtcdVersion::V3_5).patient();
     let cluster = EtcdCluster::start(&tools, &spec).await.unwrap();
     fragment(&cluster, 40 * MIB, 8 * MIB).await.unwrap();
     let home = home();

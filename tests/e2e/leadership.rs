@@ -16,16 +16,9 @@ use crate::{
     rig::{MIB, MINUTE, Rig, TOKEN, ended_run, firing, members_of},
 };
 
-/// Leadership moves only where it is transferred.
-async fn steady_and_fragmented(version: EtcdVersion) -> Rig {
-    let rig = Rig::with(EtcdSpec::new(version).patient()).await;
-    rig.fragment().await;
-    rig
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_last() {
-    let rig = steady_and_fragmented(EtcdVersion::V3_5).await;
+    let rig = Rig::steady(EtcdVersion::V3_5).await;
     let old = rig.cluster.leader().await.unwrap();
     let followers: Vec<_> = (0..3).filter(|index| *index != old).collect();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
@@ -53,7 +46,7 @@ async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_6_leadership_goes_to_a_voter_that_the_rule_spares() {
-    let rig = steady_and_fragmented(EtcdVersion::V3_5).await;
+    let rig = Rig::steady(EtcdVersion::V3_5).await;
     let leader = rig.cluster.leader().await.unwrap();
     for follower in (0..3).filter(|index| *index != leader) {
         rig.cluster.defragment(follower).await.unwrap();
@@ -71,7 +64,7 @@ async fn row_6_leadership_goes_to_a_voter_that_the_rule_spares() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_last_after_transfer_nobody_is_defragmented_as_the_leader() {
-    let rig = steady_and_fragmented(EtcdVersion::V3_5).await;
+    let rig = Rig::steady(EtcdVersion::V3_5).await;
     let old = rig.cluster.leader().await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let run = rig.command("run", &["--leader=last-after-transfer", "-o", "json"]).await;
@@ -108,7 +101,7 @@ fn led(run: &Value) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_auto_a_leader_that_would_be_unavailable_for_long_hands_over_first() {
-    let rig = steady_and_fragmented(faults::newest()).await;
+    let rig = Rig::steady(faults::newest()).await;
     let plan = rig.command("plan", &["--leader=auto", "--transfer-above=0s"]).await;
     let plan = String::from_utf8(plan.stdout).unwrap();
     assert!(plan.contains("transfer"), "{plan}");
@@ -119,7 +112,7 @@ async fn with_auto_a_leader_that_would_be_unavailable_for_long_hands_over_first(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_auto_a_leader_that_is_soon_back_stays_the_leader() {
-    let rig = steady_and_fragmented(faults::newest()).await;
+    let rig = Rig::steady(faults::newest()).await;
     let leader = rig.cluster.leader().await.unwrap();
     let (_, run) = auto(&rig, &["--transfer-above=1h"]).await;
     assert_eq!((led(&run), &run["steps"]), (1, &serde_json::json!([])), "{run}");

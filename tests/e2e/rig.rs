@@ -46,10 +46,9 @@ impl Rig {
         rig
     }
 
-    /// The same for tests that know who leads. Members hold an election when they hear nothing of their leader for a
-    /// second, as on a busy machine; here it takes five.
+    /// The same for tests that know who leads.
     pub(crate) async fn steady(version: EtcdVersion) -> Self {
-        let rig = Self::with(EtcdSpec::new(version).arg("--election-timeout=5000")).await;
+        let rig = Self::with(EtcdSpec::new(version).patient()).await;
         rig.fragment().await;
         rig
     }

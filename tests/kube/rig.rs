@@ -234,7 +234,6 @@ impl Rig {
     }
 }
 
-/// Beside a whole node, a member may be silent for longer than the second after which the others elect a leader.
 fn three_members() -> EtcdSpec {
-    EtcdSpec::new(EtcdVersion::V3_5).hosts(&[Placement::on_the_node(); 3]).arg("--election-timeout=6000")
+    EtcdSpec::new(EtcdVersion::V3_5).hosts(&[Placement::on_the_node(); 3]).patient()
 }

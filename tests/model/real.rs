@@ -27,14 +27,11 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// Small, so that a scenario that uses it up is soon there; others stay below it.
 const SMALL_QUOTA: u64 = 48 * MIB;
-/// etcd's own is a second, which a machine with other work does not always give a member: no scenario has an election
-/// that nothing in it causes.
-const PATIENT_ELECTION: &str = "--election-timeout=6000";
 
 /// Plays a scenario on three members of this line. Also gives the version that they say they are.
 pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>) {
     let tools = Tools::find().unwrap();
-    let mut spec = EtcdSpec::new(line).transport(Transport::Plain).arg(PATIENT_ELECTION);
+    let mut spec = EtcdSpec::new(line).transport(Transport::Plain).patient();
     if scenario.wants_small_quota() {
         spec = spec.quota_bytes(SMALL_QUOTA);
     }
