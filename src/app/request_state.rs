@@ -101,3 +101,7 @@ impl RequestState {
         self.waiting().is_some_and(|open| open.id == run)
     }
 }
+
+#[cfg(test)]
+#[path = "request_state_tests.rs"]
+mod tests;
