@@ -22,6 +22,8 @@ const TXN: Duration = Duration::from_secs(30);
 const TAKEN: Duration = Duration::from_mins(2);
 /// Bytes a second that the slowest disk writes.
 const SLOWEST: u64 = 5 << 20;
+/// Everything that was written is in the file and in the sizes: they are committed every 0.1 s.
+const COMMITTED: Duration = Duration::from_secs(10);
 /// Compacting is in the background, 1000 revisions at a time: of gigabytes, that takes minutes.
 const SETTLE: Duration = Duration::from_secs(60);
 const COMPACT: Duration = Duration::from_mins(10);
@@ -66,26 +68,37 @@ pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64
     let batches = keys.div_ceil(OPS_PER_TXN);
     let next = std::sync::Arc::new(AtomicU64::new(0));
     let mut written = 0;
+    // What the smallest file will contain after the next commits: a member tells its size as it was at the last one, and
+    // too much more could pass a quota.
+    let mut least = until("the members' sizes", SETTLE, || in_use(cluster)).await?;
     // The live set once, then rounds of overwriting, sized by what is still missing on the smallest member.
     let mut round = batches;
-    while round > 0 {
+    loop {
         let end = next.load(Ordering::Relaxed) + round;
         write(cluster, &next, end, batches).await?;
         next.store(end, Ordering::Relaxed);
         written += round * OPS_PER_TXN * VALUE_BYTES;
-        // A member tells its size as it was at its last commit. What was written is in its file soon, and too much more
-        // could pass a quota.
-        let smallest = until("the members' sizes", SETTLE, || smallest(cluster)).await?.max(written);
-        round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
+        least += round * OPS_PER_TXN * VALUE_BYTES;
+        least = until("the members' sizes", SETTLE, || smallest(cluster)).await?.max(least);
+        if least >= target_bytes {
+            let grown = until("the members' files to have grown", COMMITTED, || async {
+                let smallest = smallest(cluster).await?;
+                ensure!(smallest >= target_bytes, "{smallest} of {target_bytes} bytes");
+                Ok(())
+            });
+            if grown.await.is_ok() {
+                return Ok(written);
+            }
+            // A member had said that more was in use than really was.
+            least = smallest(cluster).await?;
+        }
+        round = target_bytes.saturating_sub(least).div_ceil(OPS_PER_TXN * VALUE_BYTES);
         ensure!(begin.elapsed() < limit, "not fragmented after {} s", limit.as_secs());
     }
-    until("the members' files to have grown", Duration::from_secs(60), || async {
-        let smallest = smallest(cluster).await?;
-        ensure!(smallest >= target_bytes, "{smallest} of {target_bytes} bytes");
-        Ok(())
-    })
-    .await?;
-    Ok(written)
+}
+
+async fn in_use(cluster: &EtcdCluster) -> Result<u64> {
+    Ok(sizes(cluster).await?.iter().map(|member| member.in_use).min().unwrap_or(0))
 }
 
 async fn smallest(cluster: &EtcdCluster) -> Result<u64> {
