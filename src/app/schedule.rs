@@ -17,6 +17,8 @@ use crate::{
     },
 };
 
+/// The time of day may jump, so no single wait is longer than this.
+pub(super) const RECHECK_INTERVAL: Duration = Duration::from_mins(1);
 /// How soon to check again without a schedule; a new one wakes the task.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to retry with a journal that failed.
@@ -53,6 +55,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 () = sleep(again) => {}
             }
         }
+    }
+
+    /// How long to wait for this time, or to look again.
+    pub(super) fn until(&self, time: Option<Timestamp>) -> Duration {
+        let left =
+            |time: Timestamp| Duration::try_from(time.duration_since(self.shared.clock.now())).unwrap_or_default();
+        time.map_or(RECHECK_INTERVAL, left).min(RECHECK_INTERVAL)
     }
 
     /// `None` without a schedule.

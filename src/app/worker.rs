@@ -11,11 +11,12 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    cluster::{Cluster, stop_channel},
+    cluster::{Cluster, Rules, stop_channel},
     driver,
     live::LiveProgress,
     log,
     notify::NotifyProgress,
+    schedule::RECHECK_INTERVAL,
     state_progress::StateProgress,
 };
 use crate::{
@@ -33,8 +34,6 @@ use crate::{
     ports::{etcd::Etcd, journal::Journal, progress::Progress},
 };
 
-/// The time of day may jump, so no single wait is longer than this.
-const RECHECK_INTERVAL: Duration = Duration::from_mins(1);
 /// With nothing to do, every change wakes the worker.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// Most backups take less. Other clusters must not wait for the slot of a waiting run: the rest is left to the next
@@ -49,12 +48,16 @@ enum WorkerAction {
     Wait(Duration),
     /// Wait for another cluster's run to end, or for something to happen.
     WaitForSlot,
-    Serve {
-        run: RunId,
-        request: Request,
-        emergency: bool,
-        term: Term,
-    },
+    Serve(Attempt),
+}
+
+/// A run that begins now, under the rules by which that was decided, whatever a reload changes until its end.
+struct Attempt {
+    run: RunId,
+    request: Request,
+    emergency: bool,
+    term: Term,
+    rules: Arc<Rules>,
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -79,8 +82,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             };
             let next = Box::pin(self.next(slot.is_some(), turn)).await;
             let (time, wants_slot) = match next {
-                WorkerAction::Serve { run, request, emergency, term } => {
-                    Box::pin(self.serve(run, &request, term, stop.clone(), emergency)).await;
+                WorkerAction::Serve(attempt) => {
+                    Box::pin(self.serve(&attempt, stop.clone())).await;
                     slot = None;
                     continue;
                 }
@@ -213,15 +216,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return WorkerAction::WaitForSlot;
         }
         let _one_at_a_time = self.requests.admission.lock().await;
+        let still_the_rules = Arc::ptr_eq(&rules, &self.rules());
         let mut state = self.requests.state.lock();
-        // Cancelled while waiting for the slot.
-        let Some(open) = state.open.as_mut().filter(|open| open.id == view.id) else {
+        // A cancellation while waiting for the slot, or a reload while members were asked.
+        let Some(open) = state.open.as_mut().filter(|open| open.id == view.id && still_the_rules) else {
             return WorkerAction::Wait(Duration::ZERO);
         };
         (open.is_active, open.waits_for) = (true, None);
         let (run, request) = (open.id, open.request.clone());
         state.emergency = false;
-        WorkerAction::Serve { run, request, emergency: urgent, term }
+        WorkerAction::Serve(Attempt { run, request, emergency: urgent, term, rules })
     }
 
     /// Whether an open snapshot still blocks everything that the run could do. A cluster without space does not wait: a
@@ -262,13 +266,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.shared.changes.announce();
     }
 
-    pub(super) fn until(&self, time: Option<Timestamp>) -> Duration {
-        let left =
-            |time: Timestamp| Duration::try_from(time.duration_since(self.shared.clock.now())).unwrap_or_default();
-        time.map_or(RECHECK_INTERVAL, left).min(RECHECK_INTERVAL)
-    }
-
-    async fn serve(&self, run: RunId, request: &Request, term: Term, stop: driver::Stop, urgent: bool) {
+    async fn serve(&self, attempt: &Attempt, stop: driver::Stop) {
+        let &Attempt { run, ref request, emergency, term, ref rules } = attempt;
         let log = log::LogProgress::new(self.name().to_owned(), run);
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let so_far = self.requests.state.lock().ledger.run(run).cloned();
@@ -280,8 +279,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let followed = (&lines as &dyn Progress, &reported as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
-        // Until its end, whatever a reload changes meanwhile.
-        let (rules, etcd) = (self.rules(), self.target.etcd());
+        let etcd = self.target.etcd();
         let (stop_run, stopped) = stop_channel();
         let held = self.succession.lock.view();
         let permit = held.permit(term);
@@ -304,7 +302,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let stops = async {
             let reason = tokio::select! {
                 biased;
-                reason = self.stop_reason(run, stop, &rules.policy, urgent) => reason,
+                reason = self.stop_reason(run, stop, &rules.policy, emergency) => reason,
                 reason = held.lost(term) => reason,
             };
             stop_run.send_replace(Some(reason));

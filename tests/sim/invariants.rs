@@ -762,6 +762,14 @@ impl World {
 
     /// I4: what is known of a stop keeps a run from choosing a member, not only from sending.
     pub fn on_journal_wanted(&mut self, entry: &Entry) {
+        let configured = self.schedule.policy.mode;
+        if let Entry::Started { mode, .. } = entry
+            && *mode != configured
+            && self.mode_changed_at.is_none_or(|at| self.now > at + STILL_SENT)
+        {
+            let what = format!("a start in another mode than the configuration's: {}", brief(entry));
+            self.violate("policy", what);
+        }
         if let (Entry::Intent(intent), Some(asked)) = (entry, self.watch.stop_asked)
             && self.now > asked
         {
@@ -779,7 +787,7 @@ impl World {
         self.check_entry(run, entry);
         self.on_begun(run, entry);
         self.check_forwarded(run, entry);
-        let (configured, wall) = (self.schedule.policy.mode, wall_clock(self));
+        let wall = wall_clock(self);
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
         // An alert may join, and a resume may be on its way to the disk, between a run's end and its worker's noticing;
@@ -808,9 +816,6 @@ impl World {
             // More than once after a crash: the run is resumed, everything is measured again, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode, .. } => {
-                if *mode != configured && self.mode_changed_at.is_none_or(|at| now > at + crate::policy::STILL_SENT) {
-                    wrong = Some(("policy", "a start in another mode than the configuration's"));
-                }
                 log.mode = Some(*mode);
                 (log.started, log.journal_failed, log.identity) = (true, false, None);
                 log.term = *term;
