@@ -18,6 +18,12 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (7355, "L1: a run that was blocked after a crash failed and left NOSPACE armed, and every file was small"),
     (2225, "L1, of the simulator: a pause that is taken back has stopped the run all the same"),
     (2838, "L1: no voter could lead, because an operator had to act on one first, and the reason did not say so"),
+    (
+        1_008_098,
+        "approval: while members were asked, a reload to approve came, and the run began in a mode nobody approved",
+    ),
+    (1_052_999, "approval: the same"),
+    (500_608, "policy, of the simulator: a slow journal records a start after the mode has changed"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
 ];
 

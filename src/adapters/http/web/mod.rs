@@ -140,7 +140,7 @@ impl Web {
                 "the changed web configuration is invalid; keeping the previous one"
             ),
         }
-        // Last, so that it is true for whoever reads the metric.
+        // Last: by then the metric is true.
         source.reloaded(is_taken);
     }
 }
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::ports::web::BadWebFile;
 
-    /// Somebody writes it again just after it was read for the first time.
+    /// Written again just after it was read for the first time.
     struct Rewritten(PathBuf);
 
     impl WebSource for Rewritten {
