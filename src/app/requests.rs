@@ -275,6 +275,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.end_waiting(view.id, Outcome::Stopped { reason: Reason::Resolved }).await?;
             return Ok(Some(view.id));
         }
+        self.ledger().await?;
         self.requests.wake.notify_one();
         Ok(None)
     }

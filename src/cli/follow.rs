@@ -65,6 +65,8 @@ pub(super) async fn run(
     let Responsible { server, cluster } = responsible;
     let name = &cluster.name;
     eprintln!("defragd: the server at {} runs it (cluster {name}, mode {})", server.url(), cluster.mode.label());
+    // From here on, who interrupts it learns that the server goes on, and how to stop that.
+    let mut signals = Signals::new()?;
     let (server, run) = match server.post(["clusters", name, "run"], json!({ "members": members })).await {
         Ok(answer) => {
             let run = answer["run"].as_i64().context("the server did not say which run it is")?;
@@ -93,8 +95,9 @@ pub(super) async fn run(
         Err(error) => return Err(error.into()),
     };
     let cancel = format!("defragd cancel --cluster {name} --server {}", server.url());
-    let (end, answer) =
-        Follower { server: &server, run, printed: 0, last_hold: String::new() }.follow(wait, &cancel).await?;
+    let (end, answer) = Follower { server: &server, run, printed: 0, last_hold: String::new() }
+        .follow(wait, &mut signals, &cancel)
+        .await?;
     let view = Followed::deserialize(&answer).ok().and_then(|run| RunView::fold(run.records).pop());
     match end {
         FollowEnd::Ended(outcome) => {
@@ -129,8 +132,12 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn follow(&mut self, wait: Duration, cancel: &str) -> anyhow::Result<(FollowEnd, Value)> {
-        let mut signals = Signals::new()?;
+    async fn follow(
+        &mut self,
+        wait: Duration,
+        signals: &mut Signals,
+        cancel: &str,
+    ) -> anyhow::Result<(FollowEnd, Value)> {
         let run = self.run;
         let begun = Instant::now();
         let (mut reached, mut last) = (Instant::now(), Value::Null);

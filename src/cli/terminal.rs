@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 use crate::app::run_lines::RunLine;
 
+/// A terminal that takes no line for so long is paused, and not waited for.
+const TAKES_NOTHING: Duration = Duration::from_secs(5);
+
 pub(super) struct Terminal {
     begun: Instant,
     lines: SyncSender<Line>,
@@ -58,11 +61,11 @@ impl Terminal {
         Self { begun: Instant::now(), lines, replaces: std::io::stderr().is_terminal() }
     }
 
-    /// Waits briefly for queued lines, so that the result comes after them.
+    /// Waits for queued lines, so that the result comes after them.
     pub(super) fn flush(&self) {
         let (answer, written) = sync_channel(1);
         if self.lines.try_send(Line::Flush(answer)).is_ok() {
-            let _ = written.recv_timeout(Duration::from_millis(500));
+            let _ = written.recv_timeout(TAKES_NOTHING);
         }
     }
 
