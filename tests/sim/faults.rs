@@ -219,7 +219,7 @@ pub struct Schedule {
     pub gate: Option<Outages>,
     pub faults: Vec<(Duration, Fault)>,
     pub deaths: Vec<Death>,
-    /// From then on everything is repaired.
+    /// From then on everything is repaired, but pages that are lost for longer.
     pub repaired_at: Duration,
     /// Several replicas and their lock.
     pub fleet: Option<Fleet>,

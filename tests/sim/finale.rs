@@ -37,9 +37,9 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     if broken(sim) {
         return;
     }
-    // Requests that were sent to the servers, by defragd or another client, have to end, and members that were away have to catch
-    // up: how long a run waits for that is not tested here.
-    while sim.world().jobs.iter().any(|job| job.state.open()) {
+    // Requests that were sent to the servers, by defragd or another client, have to end, metrics pages that are lost for a
+    // time have to return, and members that were away have to catch up: how long a run waits for that is not tested here.
+    while sim.world().jobs.iter().any(|job| job.state.open()) || sim.world().a_page_is_to_return() {
         sleep(Duration::from_secs(10)).await;
     }
     sleep(TO_CATCH_UP).await;
@@ -132,10 +132,11 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
     match reason {
         // An operator must act on a quota that is unknown or too small.
         Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsOperator { .. } => true,
-        // It is unknown whether it is still at its last one.
-        Reason::DefragUnknown { .. } => {
-            world.current().into_iter().any(|node| world.nodes[node].non_blocking() && !world.nodes[node].has_page)
-        }
+        // It is unknown whether a voter that answers is still at its last one: it has no page, or one without the gauge.
+        Reason::DefragUnknown { .. } => world.current().into_iter().any(|node| {
+            let node = &world.nodes[node];
+            node.voter() && node.non_blocking() && !(node.has_page && node.has_gauge)
+        }),
         // There is no replica to forward to.
         Reason::NoTransferTarget => voters == 1 && policy.leader == LeaderPolicy::LastAfterTransfer,
         _ => matches!(outcome, Outcome::Refused { .. }) && (has_odd_voter(world) || !slack),

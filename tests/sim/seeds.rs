@@ -25,6 +25,18 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (1_052_999, "approval: the same"),
     (500_608, "policy, of the simulator: a slow journal records a start after the mode has changed"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
+    (12834, "liveness, of the simulator: metrics pages that were lost for longer than the schedule had not returned"),
+    (14111, "liveness, of the simulator: the same"),
+    (203_298, "liveness, of the simulator: the same"),
+    (1_004_127, "liveness, of the simulator: the same"),
+    (1_026_006, "liveness, of the simulator: the same"),
+    (1_050_847, "liveness, of the simulator: the same"),
+    (
+        1_028_858,
+        "liveness, of the simulator: upgraded members that answer at work, and whose pages do not show it, are refused",
+    ),
+    (17675, "L1, of the simulator: the same, requested again each hour, and only an operator can change it"),
+    (201_150, "L1, of the simulator: the same, in mode observe"),
 ];
 
 /// The same, played with several replicas.

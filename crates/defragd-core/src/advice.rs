@@ -80,9 +80,11 @@ impl Code {
                 "Compare the members' data and replace the corrupt member before anything else. Do not disarm the alarm first.",
             ),
             Self::DefragInFlight => (Unsafe, Passes, "Wait until the defragmentation ends: `defragd status` shows it."),
-            Self::DefragUnknown => {
-                (Unsafe, Operator, "Let defragd read the member's metrics page, or set `metrics.url` to its address.")
-            }
+            Self::DefragUnknown => (
+                Unsafe,
+                Operator,
+                "Let defragd read the member's whole metrics page, or set `metrics.url` to its address.",
+            ),
             Self::StallExceedsProbe => (
                 Unsafe,
                 Operator,

@@ -317,7 +317,9 @@ fn unknown_end(facts: &ClusterFacts, past: &PlanHistory) -> Option<Reason> {
 pub(super) fn page_trouble(member: &MemberFacts) -> String {
     match &member.gauges {
         Some(Err(unknown)) => unknown.detail.clone(),
-        _ => String::new(),
+        // The page has all of etcd's metrics or, behind a proxy that filters it, some of them.
+        Some(Ok(_)) => "etcd_disk_defrag_inflight is not on it".to_owned(),
+        None => String::new(),
     }
 }
 

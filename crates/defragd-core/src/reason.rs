@@ -128,9 +128,9 @@ pub enum Reason {
     #[error("member {member} is being defragmented already")]
     DefragInFlight { member: String },
     /// With etcd's feature `NonBlockingDefrag` a member answers while it defragments; only its metrics page shows the
-    /// defragmentation, and defragd cannot read that page.
+    /// defragmentation, and defragd cannot read that page, or `etcd_disk_defrag_inflight` is not on it.
     #[error(
-        "cannot determine whether member {member} is being defragmented: its metrics page cannot be read{}", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+        "cannot determine whether member {member} is being defragmented: its metrics page does not show it{}", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
     )]
     DefragUnknown { member: String, detail: String },
     /// The member's defragmentation is expected to take longer than its liveness probe, or the policy, allows.

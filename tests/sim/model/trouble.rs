@@ -172,6 +172,11 @@ impl World {
         }
     }
 
+    /// Whether a metrics page is lost for a time: it returns when that is over, also after the end of all other faults.
+    pub fn a_page_is_to_return(&self) -> bool {
+        self.events.values().any(|happening| matches!(happening, Happening::PageBack { .. }))
+    }
+
     fn end_downgrade(&mut self) {
         self.nodes.iter_mut().for_each(|node| node.downgrade_to = None);
     }

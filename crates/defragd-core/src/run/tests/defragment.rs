@@ -117,6 +117,16 @@ fn a_member_that_answers_at_work_and_hides_its_page_does_not_count_as_done() {
 }
 
 #[test]
+fn a_page_without_the_gauge_says_nothing_of_a_member_that_answers_at_work() {
+    let mut bench = Bench::with(Brief { policy: policy(), ..Brief::default() });
+    let filtered = Gauges { non_blocking_defrag: Some(true), ..Gauges::default() };
+    bench.facts.members[1].gauges = Some(Ok(filtered));
+    assert_eq!(bench.label(), ("refused", "defrag_unknown"));
+    let reason = format!("{:?}", bench.action);
+    assert!(reason.contains("etcd_disk_defrag_inflight is not on it"), "{reason}");
+}
+
+#[test]
 fn a_lost_page_says_nothing_of_a_member_that_blocks() {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
