@@ -214,13 +214,13 @@ impl RunView {
         )
     }
 
-    /// The due time up to which everything is decided after this run. What is due while a request of a schedule is
-    /// open joins it.
-    pub(crate) fn decides_until(&self) -> Option<Timestamp> {
+    /// The times up to which everything is decided after this run: its due time, and its end, because what is due while
+    /// a request of a schedule is open joins it. Each counts by itself: the clock may have been wrong at one of them.
+    pub(crate) fn decides_until(&self) -> impl Iterator<Item = Timestamp> {
         let due = self.request.alerts.iter().filter_map(AlertKey::due).max();
         let looked = self.started_at.is_some() || self.is_satisfied();
-        let over = self.finished_at.max(self.cancelled_at);
-        due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(self.accepted_at))
+        let over = self.finished_at.max(self.cancelled_at).filter(|_| due.is_some());
+        due.or(looked.then_some(self.accepted_at)).into_iter().chain(over)
     }
 }
 
