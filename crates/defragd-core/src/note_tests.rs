@@ -218,6 +218,33 @@ fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
 }
 
 #[test]
+fn a_failure_before_another_holder_continued_does_not_undo_what_that_one_did() {
+    let done_after_failure = |term, noted| {
+        let mut failure = failed(1, 1);
+        failure.request.alerts = vec![AlertKey::new("1".to_owned(), "t")];
+        failure.members = vec![attempt(2, None)];
+        failure.term = Some(Term(term));
+        let request = StandingRequest {
+            trigger: Trigger::Alert,
+            alerts: failure.request.alerts.clone(),
+            members: Vec::new(),
+            approved_by: None,
+            work: EarlierWork { done: BTreeSet::from([MemberId(1)]), uncompared: false },
+        };
+        let inherited = SuccessionNote {
+            term: Term(noted),
+            inherited_after: Some(RunId(1)),
+            request: Some(request),
+            ..SuccessionNote::default()
+        };
+        Ledger { runs: vec![failure], inherited: Some(inherited), ..Ledger::default() }.earlier_work().done
+    };
+    assert_eq!(done_after_failure(1, 2), BTreeSet::from([MemberId(1)]));
+    assert_eq!(done_after_failure(2, 2), BTreeSet::new(), "its own note may be older than its failure");
+    assert_eq!(done_after_failure(3, 2), BTreeSet::new());
+}
+
+#[test]
 fn a_rejection_is_known_to_every_later_holder() {
     let key = AlertKey::new("1".to_owned(), "t");
     let reason = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned(), at: None };

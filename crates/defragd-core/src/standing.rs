@@ -95,7 +95,10 @@ impl Ledger {
         }
         // Those before such a run were for another request, or are measured again.
         let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
-        if attempts().any(is_last) {
+        // What another holder did under a later term came after them.
+        let note_term = self.inherited.as_ref().map(|inherited| inherited.term);
+        let is_before_note = |run: &RunView| run.term.is_some_and(|term| Some(term) < note_term);
+        if attempts().any(|run| is_last(run) && !is_before_note(run)) {
             work.done.clear();
         }
         let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });

@@ -10,7 +10,7 @@ use super::{
     AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record,
     Request, RunId, RunStep,
 };
-use crate::{explain::Explained, gate::GateResult, reason::Reason, verify::Verification};
+use crate::{explain::Explained, gate::GateResult, lock::Term, reason::Reason, verify::Verification};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
@@ -41,6 +41,9 @@ pub struct RunView {
     pub gates: Vec<GateResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// Of the lock, under which it was started last; `None` before, and without a lock.
+    #[serde(skip)]
+    pub(crate) term: Option<Term>,
     #[serde(skip)]
     pub(crate) compares: bool,
     /// Whether a member was defragmented whose data is to be compared and was not since; `None` if none was.
@@ -104,6 +107,7 @@ impl RunView {
             steps: Vec::new(),
             gates: Vec::new(),
             verification: None,
+            term: None,
             compares: false,
             uncompared: None,
             starts: 0,
@@ -137,8 +141,8 @@ impl RunView {
                     view.cancelled_at = Some(at);
                 }
                 Entry::Forwarded(to) => view.forwarded_to = Some(to),
-                Entry::Started { compares, .. } => {
-                    view.compares = compares;
+                Entry::Started { term, compares, .. } => {
+                    (view.term, view.compares) = (term, compares);
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
                 }
