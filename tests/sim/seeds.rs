@@ -19,6 +19,17 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (2225, "L1, of the simulator: a pause that is taken back has stopped the run all the same"),
     (2838, "L1: no voter could lead, because an operator had to act on one first, and the reason did not say so"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
+    (
+        200_091,
+        "S2: the clock was set back by a day behind a run's end, and less behind its due time, which did not count",
+    ),
+    (504_496, "S2: the same, three days behind the end and 42 minutes behind the due time"),
+    (
+        17_786,
+        "again, of the simulator: a request was cancelled between two attempts, and its members count as done no more",
+    ),
+    (504_434, "again, of the simulator: the same, as a slow journal recorded the cancellation after the run's end"),
+    (1_052_570, "again, of the simulator: the same, after a refused attempt"),
 ];
 
 /// The same, played with several replicas.
@@ -56,6 +67,10 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     (703, "policy: attempts after a resume were forgotten, as the clock was set back by a day behind the resume"),
     (3033, "L3, of the simulator: another Alertmanager's copy of a resolved alert arrived late, and fires"),
     (9186, "L3, of the simulator: with a slow journal, the resolved alert was recorded before the firing one"),
+    (
+        1_025_473,
+        "again: a replica's failure before another one held the lock undid what that one had done for the request",
+    ),
     (
         9792,
         "L3: an alert that a run without labels had served, and that was resolved, fired again for the run before it",
