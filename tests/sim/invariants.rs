@@ -416,7 +416,9 @@ impl World {
                 let manual = self.watch.is_manual(run.0);
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
-                let idle = undone && !self.watch.runs.get(&run.0).is_some_and(|log| log.touched);
+                // An intent without a result may have been sent.
+                let touched = |log: &RunLog| log.touched || log.open.is_some();
+                let idle = undone && !self.watch.runs.get(&run.0).is_some_and(touched);
                 // By its alerts' ends or by an operator: nothing continues it, however it ended.
                 let withdrawn = self.watch.runs.get(&run.0).is_some_and(|log| log.is_withdrawn() || log.withdrawn);
                 let joined = self.watch.runs.get(&run.0).is_some_and(|log| !log.alerts.is_empty());

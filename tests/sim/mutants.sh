@@ -112,7 +112,7 @@ one_reading_condemns|crates/defragd-core/src/verify.rs|s/\(HashVerdict::Differen
 comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
 done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/standing.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
 done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
-an_old_failure_undoes_the_last_holders_work|crates/defragd-core/src/standing.rs|s/is_last\(run\) && !is_before_note\(run\)/is_last(run) \&\& (run.starts < 99 || !is_before_note(run))/
+last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 LIST
 }
