@@ -30,6 +30,10 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     ),
     (504_434, "again, of the simulator: the same, as a slow journal recorded the cancellation after the run's end"),
     (1_052_570, "again, of the simulator: the same, after a refused attempt"),
+    (
+        129_440,
+        "again, of the simulator: a run whose end could not be written failed, after which all members are measured again",
+    ),
 ];
 
 /// The same, played with several replicas.
@@ -71,6 +75,12 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         1_025_473,
         "again: a replica's failure before another one held the lock undid what that one had done for the request",
     ),
+    (
+        139_253,
+        "again: a run that had ended before the note was read, and had never started, undid the note's work, too",
+    ),
+    (135_223, "I2: what a replica had done for a request that another one then served counted for the next request"),
+    (127_725, "again: another holder failed after it, and what a replica had done itself was not measured again"),
     (
         9792,
         "L3: an alert that a run without labels had served, and that was resolved, fired again for the run before it",
