@@ -14,7 +14,7 @@ use super::{cluster::Cluster, lock::Round, succession::Inherited};
 use crate::{
     core::{
         cluster::{Fact, Unknown},
-        history::RunId,
+        history::{RunId, RunView},
         ledger::Ledger,
         lock::{LockChange, Term},
         note::SuccessionNote,
@@ -115,8 +115,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let digest = SuccessionNote::read(&note).map_err(|error| format!("it cannot be parsed: {error}"))?;
         let mut digest = digest.not_after(self.shared.clock.now());
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
-        let started = ledger.runs.iter().rev().find(|run| run.started_at.is_some());
-        digest.inherited_after = Some(started.map_or(RunId(0), |run| run.id));
+        // A run may have ended since this replica left a note itself.
+        let is_own = digest.holder == self.succession.lock.me();
+        let is_older = |run: &&RunView| run.started_at.is_some() || (run.outcome.is_some() && !is_own);
+        digest.inherited_after = Some(ledger.runs.iter().rev().find(is_older).map_or(RunId(0), |run| run.id));
         info!(
             cluster = self.name(),
             term = term.0,

@@ -397,7 +397,12 @@ impl World {
             Entry::Cancelled(_) | Entry::Joined { .. } => {
                 let withdrawn = matches!(entry, Entry::Cancelled(_));
                 self.watch.uncompared &= !withdrawn;
-                self.watch.runs.entry(run.0).or_default().withdrawn = withdrawn;
+                let log = self.watch.runs.entry(run.0).or_default();
+                log.withdrawn = withdrawn;
+                // Between two attempts, that ends the request.
+                if withdrawn && log.outcome.is_some() {
+                    self.watch.done.clear();
+                }
             }
             Entry::Resolved { alerts } => {
                 let log = self.watch.runs.entry(run.0).or_default();
@@ -411,8 +416,11 @@ impl World {
                 let manual = self.watch.is_manual(run.0);
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
-                let idle = undone && !self.watch.runs.get(&run.0).is_some_and(|log| log.touched);
-                let withdrawn = self.watch.runs.get(&run.0).is_some_and(RunLog::is_withdrawn);
+                // An intent without a result may have been sent.
+                let touched = |log: &RunLog| log.touched || log.open.is_some();
+                let idle = undone && !self.watch.runs.get(&run.0).is_some_and(touched);
+                // By its alerts' ends or by an operator: nothing continues it, however it ended.
+                let withdrawn = self.watch.runs.get(&run.0).is_some_and(|log| log.is_withdrawn() || log.withdrawn);
                 let joined = self.watch.runs.get(&run.0).is_some_and(|log| !log.alerts.is_empty());
                 if !outcome.is_broken_off() && (!idle || manual && !joined) || withdrawn {
                     self.watch.done.clear();

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Puts deliberate faults into a scratch copy of src, one after the other, and checks that the simulator catches
-# each. Prints one line per mutant; exits with 1 if any survived or no longer applies.
+# each, in schedules or in the kept seeds. Prints one line per mutant; exits with 1 if any survived or no longer applies.
 #   tests/sim/mutants.sh [NAME...]      SIM_SCHEDULES=n schedules per mutant (default 3000)
 #   tests/sim/mutants.sh --check        only whether each still applies; takes no time
 set -euo pipefail
@@ -113,6 +113,8 @@ comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s
 done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/standing.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
 done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 began_under_changed_rules|src/app/worker.rs|s/ && still_the_rules//; s/(let &Attempt \{[^;]*;)/$1\n        let rules = \&self.rules();/
+last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
+due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 LIST
 }
 
@@ -167,7 +169,7 @@ while IFS='|' read -r name file patch; do
   if (cd "$work" && nice cargo test --offline --test sim -- every_schedule seeds_that_failed_once) >> "$log" 2>&1; then
     echo "SURVIVED  $name"; survived=1
   else
-    found=$(grep -m1 -E '^seed [0-9]+: ' "$log" || grep -m1 -i 'panicked' "$log" || true)
+    found=$(grep -m1 -E '^seed [0-9]+( \(.*\))?: ' "$log" || grep -m1 -i 'panicked' "$log" || true)
     echo "caught    $name: $found"
   fi
 done < <(mutants)

@@ -150,12 +150,9 @@ impl World {
         // Its own note says nothing new, and its journal may be newer, unless the journal was lost since.
         let is_own = digest.holder == format!("replica-{}", self.watch.acting);
         if !is_own || !self.watch.has_touched() {
-            // The request that this one worked on was served there.
-            let last = digest.attempts.iter().map(|attempt| attempt.at).max();
-            if digest.request.is_none() && digest.served_at.is_some() && last <= digest.served_at {
-                self.watch.done.clear();
-            }
-            self.watch.done.extend(digest.request.iter().flat_map(|request| &request.work.done));
+            // That one may have served the request, or have failed since, after which all members are measured again.
+            let work = digest.request.iter().flat_map(|request| &request.work.done);
+            self.watch.done = work.copied().collect();
         }
     }
 

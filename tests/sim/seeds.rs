@@ -37,6 +37,21 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     ),
     (17675, "L1, of the simulator: the same, requested again each hour, and only an operator can change it"),
     (201_150, "L1, of the simulator: the same, in mode observe"),
+    (
+        200_091,
+        "S2: the clock was set back by a day behind a run's end, and less behind its due time, which did not count",
+    ),
+    (504_496, "S2: the same, three days behind the end and 42 minutes behind the due time"),
+    (
+        17_786,
+        "again, of the simulator: a request was cancelled between two attempts, and its members count as done no more",
+    ),
+    (504_434, "again, of the simulator: the same, as a slow journal recorded the cancellation after the run's end"),
+    (1_052_570, "again, of the simulator: the same, after a refused attempt"),
+    (
+        129_440,
+        "again, of the simulator: a run whose end could not be written failed, after which all members are measured again",
+    ),
 ];
 
 /// The same, played with several replicas.
@@ -74,6 +89,16 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     (703, "policy: attempts after a resume were forgotten, as the clock was set back by a day behind the resume"),
     (3033, "L3, of the simulator: another Alertmanager's copy of a resolved alert arrived late, and fires"),
     (9186, "L3, of the simulator: with a slow journal, the resolved alert was recorded before the firing one"),
+    (
+        1_025_473,
+        "again: a replica's failure before another one held the lock undid what that one had done for the request",
+    ),
+    (
+        139_253,
+        "again: a run that had ended before the note was read, and had never started, undid the note's work, too",
+    ),
+    (135_223, "I2: what a replica had done for a request that another one then served counted for the next request"),
+    (127_725, "again: another holder failed after it, and what a replica had done itself was not measured again"),
     (
         9792,
         "L3: an alert that a run without labels had served, and that was resolved, fired again for the run before it",

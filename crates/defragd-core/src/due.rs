@@ -16,7 +16,7 @@ impl Ledger {
     /// is in the future and is ignored: the schedule must not rest until that time comes again.
     pub fn is_decided(&self, due: Timestamp, now: Timestamp) -> bool {
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.scheduled_until);
-        let mut until = self.runs.iter().filter_map(RunView::decides_until).chain(inherited);
+        let mut until = self.runs.iter().flat_map(RunView::decides_until).chain(inherited);
         let counts =
             |until: Timestamp| has_been(until, now) || until.checked_sub(DAY).is_ok_and(|before| before <= due);
         // Its own request counts, whatever the clock said at its end.
@@ -94,6 +94,10 @@ mod tests {
         let ahead = Some(("2026-12-02T03:05:00Z", Outcome::Succeeded));
         let ahead = ledger(vec![run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), ahead)]);
         assert!(ahead.is_decided(at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
+        assert!(
+            ahead.is_decided(at("2026-11-29T02:30:00Z"), at("2026-11-29T02:30:30Z")),
+            "and half an hour at its start"
+        );
         // Set back by half an hour, the hour before is not served again either.
         assert!(own().is_decided(at("2026-11-29T02:00:00Z"), at("2026-11-29T02:30:00Z")));
         assert!(!own().is_decided(at("2026-11-20T03:00:00Z"), at("2026-11-20T03:00:00Z")), "nine days ahead");

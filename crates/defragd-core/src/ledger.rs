@@ -83,7 +83,7 @@ impl Ledger {
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
             mismatch: self.mismatch_of_its_own(),
-            scheduled_until: self.runs.iter().filter_map(RunView::decides_until).max(),
+            scheduled_until: self.runs.iter().flat_map(RunView::decides_until).max(),
             ..SuccessionNote::default()
         }
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::{
     cluster::MemberId,
-    history::{AlertKey, MemberResult, RunId, Trigger},
+    history::{AlertKey, MemberResult, RunId, RunView, Trigger},
     lock::Term,
     order::OrderRecord,
     reason::Reason,
@@ -80,7 +80,8 @@ pub struct SuccessionNote {
     /// All due times of the schedule up to this one are decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_until: Option<Timestamp>,
-    /// The newest run that had started in the journal that recorded it. Everything in it happened before the next run.
+    /// The newest run that had started in the journal that recorded it, or had ended when another holder's was
+    /// recorded. Everything in it happened before the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_after: Option<RunId>,
 }
@@ -173,6 +174,16 @@ impl SuccessionNote {
             scheduled_until: self.scheduled_until.max(other.scheduled_until),
             inherited_after: None,
         }
+    }
+
+    /// Whether a run of this journal is later than the note: it was last started under a later term.
+    pub(super) fn is_before(&self, run: &RunView) -> bool {
+        run.term.map_or_else(|| self.inherited_after.is_none_or(|after| run.id > after), |term| term > self.term)
+    }
+
+    /// Whether another holder left it after a run of this journal. Its own may be older than the run's end.
+    pub(super) fn replaces(&self, run: &RunView) -> bool {
+        run.term.is_some_and(|term| term < self.term)
     }
 
     /// Limits the times to this replica's clock: everything in the digest has happened, so nothing in it may count as

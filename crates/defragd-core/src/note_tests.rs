@@ -218,6 +218,44 @@ fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
 }
 
 #[test]
+fn what_another_holder_left_since_replaces_what_was_done_here() {
+    let key = AlertKey::new("1".to_owned(), "t");
+    let ended = |id, outcome, members, term| {
+        let mut ended = run(id, 1, outcome, members);
+        (ended.request.alerts, ended.term) = (vec![key.clone()], Some(Term(term)));
+        ended
+    };
+    let stopped = |term| ended(1, Outcome::Stopped { reason: Reason::ShuttingDown }, vec![attempt(2, None)], term);
+    let failure = failed(1, 1).outcome.expect("it ended");
+    let failed = |term| ended(1, failure.clone(), vec![attempt(2, None)], term);
+    let noted = |work: Option<u64>| {
+        let request = work.map(|done| StandingRequest {
+            trigger: Trigger::Alert,
+            alerts: vec![key.clone()],
+            members: Vec::new(),
+            approved_by: None,
+            work: EarlierWork { done: BTreeSet::from([MemberId(done)]), uncompared: false },
+        });
+        SuccessionNote { term: Term(2), inherited_after: Some(RunId(2)), request, ..SuccessionNote::default() }
+    };
+    let done = |runs: Vec<RunView>, note| {
+        let done = Ledger { runs, inherited: Some(note), ..Ledger::default() }.earlier_work().done;
+        done.into_iter().map(|member| member.0).collect::<Vec<_>>()
+    };
+    assert_eq!(done(vec![failed(1)], noted(Some(1))), [1], "it continued after the failure here");
+    assert_eq!(done(vec![stopped(1)], noted(Some(1))), [1], "it failed, and all are measured again");
+    assert_eq!(done(vec![stopped(1)], noted(None)), [0; 0], "it served the request");
+    assert_eq!(done(vec![stopped(2)], noted(Some(1))), [1, 2], "its own note may be older than its run's end");
+    for term in 2..4 {
+        assert_eq!(done(vec![failed(term)], noted(Some(1))), [0; 0], "it failed since");
+    }
+    let cancelled = Outcome::Stopped { reason: Reason::OperatorStop };
+    let unstarted = |id| RunView { term: None, ..ended(id, cancelled.clone(), Vec::new(), 1) };
+    assert_eq!(done(vec![unstarted(2)], noted(Some(1))), [1], "that request was over before");
+    assert_eq!(done(vec![unstarted(3)], noted(Some(1))), [0; 0], "the request is over");
+}
+
+#[test]
 fn a_rejection_is_known_to_every_later_holder() {
     let key = AlertKey::new("1".to_owned(), "t");
     let reason = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned(), at: None };

@@ -80,10 +80,7 @@ impl Ledger {
         let open = self.runs.iter().rev().find(|run| run.outcome.is_none());
         let chain = self.chain(open.map(|run| run.id));
         let attempts = || open.into_iter().chain(chain.iter().copied());
-        let inherited_after = self.inherited.as_ref().and_then(|inherited| inherited.inherited_after);
-        // One that was open when the note was read has started again since.
-        let is_later =
-            |run: &RunView| inherited_after.is_none_or(|after| run.id > after || (run.id == after && run.starts > 1));
+        let is_later = |run: &RunView| self.inherited.as_ref().is_none_or(|inherited| inherited.is_before(run));
         let ended = |run: &&RunView| run.outcome.is_some() && is_later(run) && tells_of_request(run);
         let is_over = self.runs.iter().filter(ended).any(|run| !leaves_standing(run));
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.request.as_ref()).filter(|_| !is_over);
@@ -93,13 +90,16 @@ impl Ledger {
             Some((_, uncompared)) => work.uncompared |= uncompared,
             None => {}
         }
+        // What another holder has left since says what still counts of these.
+        let is_replaced = |run: &RunView| self.inherited.as_ref().is_some_and(|inherited| inherited.replaces(run));
+        let own = || attempts().take_while(|run| !is_replaced(run));
         // Those before such a run were for another request, or are measured again.
         let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
-        if attempts().any(is_last) {
+        if own().any(is_last) {
             work.done.clear();
         }
         let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
-        let results = attempts().take_while(|run| !is_last(run)).flat_map(|run| &run.members);
+        let results = own().take_while(|run| !is_last(run)).flat_map(|run| &run.members);
         work.done.extend(results.filter(done).map(|result| result.intent.member_id));
         work
     }

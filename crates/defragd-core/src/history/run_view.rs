@@ -10,7 +10,7 @@ use super::{
     AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record,
     Request, RunId, RunStep,
 };
-use crate::{explain::Explained, gate::GateResult, reason::Reason, verify::Verification};
+use crate::{explain::Explained, gate::GateResult, lock::Term, reason::Reason, verify::Verification};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
@@ -41,6 +41,9 @@ pub struct RunView {
     pub gates: Vec<GateResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// Of the lock, under which it was started last; `None` before, and without a lock.
+    #[serde(skip)]
+    pub(crate) term: Option<Term>,
     #[serde(skip)]
     pub(crate) compares: bool,
     /// Whether a member was defragmented whose data is to be compared and was not since; `None` if none was.
@@ -104,6 +107,7 @@ impl RunView {
             steps: Vec::new(),
             gates: Vec::new(),
             verification: None,
+            term: None,
             compares: false,
             uncompared: None,
             starts: 0,
@@ -137,8 +141,8 @@ impl RunView {
                     view.cancelled_at = Some(at);
                 }
                 Entry::Forwarded(to) => view.forwarded_to = Some(to),
-                Entry::Started { compares, .. } => {
-                    view.compares = compares;
+                Entry::Started { term, compares, .. } => {
+                    (view.term, view.compares) = (term, compares);
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
                 }
@@ -214,13 +218,13 @@ impl RunView {
         )
     }
 
-    /// The due time up to which everything is decided after this run. What is due while a request of a schedule is
-    /// open joins it.
-    pub(crate) fn decides_until(&self) -> Option<Timestamp> {
+    /// The times up to which everything is decided after this run: its due time, and its end, because what is due while
+    /// a request of a schedule is open joins it. Each counts by itself: the clock may have been wrong at one of them.
+    pub(crate) fn decides_until(&self) -> impl Iterator<Item = Timestamp> {
         let due = self.request.alerts.iter().filter_map(AlertKey::due).max();
         let looked = self.started_at.is_some() || self.is_satisfied();
-        let over = self.finished_at.max(self.cancelled_at);
-        due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(self.accepted_at))
+        let over = self.finished_at.max(self.cancelled_at).filter(|_| due.is_some());
+        due.or(looked.then_some(self.accepted_at)).into_iter().chain(over)
     }
 }
 
