@@ -656,7 +656,9 @@ impl World {
             MemberEnd::Defragmented { after, .. } => {
                 let (before, size) = (last.intent.before, |sizes: Sizes| sizes.db_size.0);
                 let free = |sizes: Sizes| sizes.db_size.0.saturating_sub(sizes.db_size_in_use.0);
-                let gained = size(before).saturating_sub(size(*after)).saturating_mul(10) >= free(before);
+                let reclaimed = size(before).saturating_sub(size(*after));
+                // Under NOSPACE a full file without free pages is tried, too: its size in use may be from before.
+                let gained = reclaimed > 0 && reclaimed.saturating_mul(10) >= free(before);
                 !gained && status.reclaimable().0 < free(*after).saturating_add(LEAST_GAIN)
             }
             _ => false,

@@ -19,6 +19,15 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (2225, "L1, of the simulator: a pause that is taken back has stopped the run all the same"),
     (2838, "L1: no voter could lead, because an operator had to act on one first, and the reason did not say so"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
+    (
+        16015,
+        "I2: an operator moved leadership back, and after five minutes the leader was defragmented in place for it",
+    ),
+    (1_007_457, "I2: leadership came back, as its new holder froze, and was not transferred again"),
+    (1_029_770, "I2: the same in an upgrade"),
+    (1_002_271, "I2, of the simulator: leadership came back twice, and then the leader is defragmented as it is"),
+    (17213, "I2, of the simulator: a full file without free pages that did not shrink counted as one that gained"),
+    (1_052_384, "I2, of the simulator: the same, before the leader in place"),
 ];
 
 /// The same, played with several replicas.
