@@ -1,6 +1,6 @@
 #!/bin/bash
 # Puts deliberate faults into a scratch copy of src, one after the other, and checks that the simulator catches
-# each. Prints one line per mutant; exits with 1 if any survived or no longer applies.
+# each, in new schedules or in the kept seeds. Prints one line per mutant; exits with 1 if any survived or no longer applies.
 #   tests/sim/mutants.sh [NAME...]      SIM_SCHEDULES=n schedules per mutant (default 3000)
 #   tests/sim/mutants.sh --check        only whether each still applies; takes no time
 set -euo pipefail
@@ -38,6 +38,8 @@ transfer_not_done|crates/defragd-core/src/run/choose.rs|s/if step\.transfer_firs
 auto_never_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
 auto_does_not_fall_back|crates/defragd-core/src/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.observations > 99 {/
+gives_up_after_one_transfer|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS: u32 = 2/MAX_TRANSFERS: u32 = 1/
+transfers_without_end|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS: u32 = 2/MAX_TRANSFERS: u32 = 99/
 open_snapshot_ignored|crates/defragd-core/src/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
 open_snapshot_forgotten_without_a_page|crates/defragd-core/src/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
 alarm_stays_armed_for_a_snapshot|crates/defragd-core/src/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/
@@ -163,10 +165,10 @@ while IFS='|' read -r name file patch; do
   if ! (cd "$work" && nice cargo test --offline --test sim --no-run) > "$log" 2>&1; then
     echo "BROKEN    $name: does not compile, see $log"; survived=1; continue
   fi
-  if (cd "$work" && nice cargo test --offline --test sim every_schedule) >> "$log" 2>&1; then
+  if (cd "$work" && nice cargo test --offline --test sim -- every_schedule seeds_that) >> "$log" 2>&1; then
     echo "SURVIVED  $name"; survived=1
   else
-    found=$(grep -m1 -E '^seed [0-9]+: ' "$log" || grep -m1 -i 'panicked' "$log" || true)
+    found=$(grep -m1 -E '^seed [0-9]+[ :]' "$log" || grep -m1 -i 'panicked' "$log" || true)
     echo "caught    $name: $found"
   fi
 done < <(mutants)
