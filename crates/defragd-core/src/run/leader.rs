@@ -103,7 +103,7 @@ impl Run {
         self.observe_soon(Phase::Transfer(Transfer { from, to, since: now, leads: None }), Duration::ZERO)
     }
 
-    /// A transfer is over when the cluster is healthy again, whoever leads it then: etcd does not continue one that did
+    /// A transfer is over when the cluster is healthy again, under any leader: etcd does not continue one that did
     /// not succeed, and another tool or an election may have moved leadership back.
     pub(super) fn follow_transfer(
         &mut self,
