@@ -465,16 +465,22 @@ fn draw_fault(rng: &mut Rng) -> Fault {
     }
 }
 
-/// What a member's database would give back, by the thresholds of a policy.
+/// Whether a member's database would give back enough, by the thresholds of a policy.
 pub fn wants(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_space: bool) -> bool {
+    least_gain(policy, size, in_use, quota, no_space).is_some()
+}
+
+/// Why it would: the bytes that must be free for that need at least, and in addition after an attempt without gain.
+pub fn least_gain(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_space: bool) -> Option<u64> {
     // Written again here and not taken from the policy, so that a fault there shows.
     let free = size.saturating_sub(in_use);
-    let at_least = |free: u64, limit: ByteSize| free >= limit.0;
+    let at_least = |limit: ByteSize| (free >= limit.0).then_some(limit.0);
     #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let pressed = quota.is_some_and(|quota| quota > 0 && share(size, quota) >= policy.quota_usage_ratio);
-    let too_large = quota.is_some_and(|quota| quota > 0 && share(size, quota) >= 0.9);
-    (no_space && (free >= MIB || too_large))
-        || (pressed && at_least(free, policy.quota_min_reclaimable))
-        || (share(free, size) >= policy.min_fragmentation_ratio && at_least(free, policy.min_reclaimable))
+    let fills = |part: f64| quota.is_some_and(|quota| quota > 0 && share(size, quota) >= part);
+    let without_space = (no_space && (free >= MIB || fills(0.9))).then_some(MIB);
+    let pressed = || at_least(policy.quota_min_reclaimable).filter(|_| fills(policy.quota_usage_ratio));
+    let fragmented =
+        || at_least(policy.min_reclaimable).filter(|_| share(free, size) >= policy.min_fragmentation_ratio);
+    without_space.or_else(pressed).or_else(fragmented)
 }

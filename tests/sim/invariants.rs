@@ -23,7 +23,7 @@ use defragd::{
 use jiff::Timestamp;
 
 use crate::{
-    faults::wants,
+    faults::least_gain,
     gates::GateRecord,
     journal::wall_clock,
     model::{JobState, World},
@@ -37,8 +37,6 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(15);
 /// A file above this share of its quota would raise the alarm again.
 const DISARM_MARGIN: f64 = 0.9;
-/// The least that any need asks for.
-const LEAST_GAIN: u64 = 1 << 20;
 /// Of the clients' leases.
 const LEASE_TTL: Duration = Duration::from_secs(5);
 
@@ -640,11 +638,16 @@ impl World {
     }
 
     fn needs(&self, seen: &Deliveries, id: MemberId) -> bool {
+        self.least_gain(seen, id).is_some()
+    }
+
+    /// The bytes that the need of this member asks for at least.
+    fn least_gain(&self, seen: &Deliveries, id: MemberId) -> Option<u64> {
         let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-        let Some(Ok(status)) = seen.status.get(&id) else { return false };
+        let status = seen.status.get(&id)?.as_ref().ok()?;
         let reported = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
         let quota = status.quota.or(reported).map(|quota: ByteSize| quota.0);
-        wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
+        least_gain(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
     }
 
     /// Whether automation leaves the member alone until an operator resumes or more can be gained. `resumed`: whether a
@@ -664,8 +667,12 @@ impl World {
             MemberEnd::Defragmented { after, .. } => {
                 let (before, size) = (last.intent.before, |sizes: Sizes| sizes.db_size.0);
                 let free = |sizes: Sizes| sizes.db_size.0.saturating_sub(sizes.db_size_in_use.0);
-                let gained = size(before).saturating_sub(size(*after)).saturating_mul(10) >= free(before);
-                !gained && status.reclaimable().0 < free(*after).saturating_add(LEAST_GAIN)
+                let reclaimed = size(before).saturating_sub(size(*after));
+                // Under NOSPACE a full file without free pages is tried, too: its size in use may be from before.
+                let gained = reclaimed > 0 && reclaimed.saturating_mul(10) >= free(before);
+                // A member that was not seen to need it is left alone anyway.
+                let more = self.least_gain(seen, id).unwrap_or(u64::MAX);
+                !gained && status.reclaimable().0 < free(*after).saturating_add(more)
             }
             _ => false,
         }

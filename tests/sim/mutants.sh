@@ -34,10 +34,12 @@ gates_not_asked_between|crates/defragd-core/src/run/choose.rs|s/if self\.has_gat
 gate_failure_ignored|crates/defragd-core/src/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|crates/defragd-core/src/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
 resumed_without_watching|crates/defragd-core/src/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { DefragProgress::Idle(None, watch) } else { self.watch(now, &intent, watch, facts) }) {/
-transfer_not_done|crates/defragd-core/src/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.observations > 99 =>/
+transfer_not_done|crates/defragd-core/src/run/choose.rs|s/if step\.transfer_first =>/if step.transfer_first \&\& self.observations > 99 =>/
 auto_never_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
 auto_does_not_fall_back|crates/defragd-core/src/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.observations > 99 {/
+gives_up_after_one_transfer|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS: u32 = 2/MAX_TRANSFERS: u32 = 1/
+transfers_without_end|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS: u32 = 2/MAX_TRANSFERS: u32 = 99/
 open_snapshot_ignored|crates/defragd-core/src/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
 open_snapshot_forgotten_without_a_page|crates/defragd-core/src/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
 alarm_stays_armed_for_a_snapshot|crates/defragd-core/src/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/

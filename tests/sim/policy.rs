@@ -27,6 +27,8 @@ pub const STILL_SENT: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(5);
 /// A difference below this is the clients' work, not the compaction's.
 const SAME_WITHIN_BYTES: u64 = 1 << 20;
+/// Leadership is transferred this many times in a run.
+const MAX_TRANSFERS: u32 = 2;
 const DAY: Duration = Duration::from_hours(24);
 /// The shortest waits after the first, second, … failure in a row, in minutes; the last one repeats.
 const BACK_OFF_MINUTES: [u64; 4] = [1, 5, 15, 60];
@@ -68,6 +70,8 @@ pub struct Orders {
     mismatched: bool,
     /// NOSPACE was armed when the last run ended.
     pub armed_at_end: bool,
+    /// Leadership transfers of each run: those in the journal, and those that were sent or may have been.
+    moves: BTreeMap<i64, (u32, u32)>,
     pub compactions: u64,
     pub transfers: u64,
     pub disarms: u64,
@@ -200,7 +204,9 @@ impl World {
         match self.schedule.policy.leader {
             LeaderPolicy::Last => {}
             LeaderPolicy::Auto => {
-                if self.schedule.policy.transfer_above.is_zero() && self.has_heir(seen, target) {
+                // Leadership that does not stay away: after that many transfers the leader is defragmented as it is.
+                let given_up = self.transfers_tried() >= MAX_TRANSFERS;
+                if self.schedule.policy.transfer_above.is_zero() && self.has_heir(seen, target) && !given_up {
                     self.violate("I2", format!("the leader {target} is defragmented, though a voter could lead"));
                 }
             }
@@ -209,6 +215,12 @@ impl World {
             }
             LeaderPolicy::Skip => self.violate("I2", format!("the leader {target} is defragmented, but to be skipped")),
         }
+    }
+
+    /// By the run under way.
+    fn transfers_tried(&self) -> u32 {
+        let run = self.watch.run_under_way();
+        run.and_then(|run| self.watch.orders.moves.get(&run)).map_or(0, |(_, tried)| *tried)
     }
 
     /// A voter that this run has defragmented can take leadership.
@@ -288,6 +300,13 @@ impl World {
     pub fn check_transfer(&mut self, from: MemberId, to: MemberId) {
         let seen = self.check_step(&RunStep::MoveLeader { from, to, member: String::new() });
         self.watch.orders.transfers += 1;
+        if let Some((run, ..)) = self.watch.orders.step {
+            let (_, tried) = self.watch.orders.moves.entry(run).or_default();
+            *tried += 1;
+            if *tried > MAX_TRANSFERS {
+                self.violate("policy", format!("leadership is moved once more in run {run}, and does not stay away"));
+            }
+        }
         let policy = &self.schedule.policy;
         let wanted = match policy.leader {
             LeaderPolicy::Auto => policy.transfer_above < Duration::from_hours(1),
@@ -362,8 +381,15 @@ impl World {
             {
                 self.violate("I4", format!("run {run} chooses a member although it is cancelled"));
             }
-            Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
+            Entry::Step(step) => {
+                let (recorded, _) = self.watch.orders.moves.entry(run.0).or_default();
+                *recorded += u32::from(matches!(step, RunStep::MoveLeader { .. }));
+                self.watch.orders.step = Some((run.0, step.clone(), false));
+            }
             Entry::Started { mode, .. } => {
+                // A new process does not know whether those in the journal were sent.
+                let (recorded, tried) = self.watch.orders.moves.entry(run.0).or_default();
+                *tried = *recorded;
                 // A new process does not know that a compaction has not settled, and measures again.
                 self.watch.orders.settling = None;
                 let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);

@@ -52,6 +52,16 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
         129_440,
         "again, of the simulator: a run whose end could not be written failed, after which all members are measured again",
     ),
+    (
+        16015,
+        "I2: an operator moved leadership back, and after five minutes the leader was defragmented in place for it",
+    ),
+    (1_007_457, "I2: leadership came back, as its new holder froze, and was not transferred again"),
+    (1_029_770, "I2: the same in an upgrade"),
+    (1_002_271, "I2, of the simulator: leadership came back twice, and then the leader is defragmented as it is"),
+    (17213, "I2, of the simulator: a full file without free pages that did not shrink counted as one that gained"),
+    (61413, "I2, of the simulator: after an attempt without gain, 1 MiB more counted as enough for any need"),
+    (1_052_384, "I2, of the simulator: the same, before the leader in place"),
 ];
 
 /// The same, played with several replicas.

@@ -222,7 +222,7 @@ pub enum Reason {
     /// defragd's journal cannot be written. Nothing is done that is not recorded first.
     #[error("the journal cannot be written: {detail}")]
     JournalFailed { detail: String },
-    /// The leader did not transfer its leadership to the chosen member.
+    /// Leadership did not move to the chosen member, or did not stay away from the leader.
     #[error("leadership could not be transferred to member {member}: {detail}")]
     TransferFailed { member: String, detail: String },
     /// No voting member can take over leadership before the leader is defragmented: none is healthy, has caught up and

@@ -11,18 +11,19 @@ use crate::{
     reason::Reason,
 };
 
-/// How long the cluster must be healthy under its new leader; no longer than between members.
+/// How long the cluster must be healthy under one leader after a transfer; under a new one no longer than between
+/// members.
 const STEADY: Duration = Duration::from_secs(3);
-/// Leadership that keeps coming back has a cause that an operator should look into.
+/// Leadership that keeps coming back, or does not move, has a cause that an operator should look into.
 const MAX_TRANSFERS: u32 = 2;
 
 #[derive(Clone, Debug)]
 pub(super) struct Transfer {
     from: MemberId,
     to: String,
-    detail: String,
     since: Duration,
-    steady_since: Option<Duration>,
+    /// Who leads the healthy cluster, and since when.
+    leads: Option<(MemberId, Duration)>,
 }
 
 /// Why a leadership transfer must not be sent: only the leader can do it, and leadership has moved by itself.
@@ -34,35 +35,34 @@ pub(super) fn led_by_another(step: &RunStep, facts: &ClusterFacts) -> Option<Rea
 
 impl Run {
     pub(super) fn begin_transfer(&mut self, facts: &ClusterFacts, leader: PlannedMember, need: Need) -> Action {
-        let Some(transfer_target) = self.transfer_target(facts, leader.member_id) else {
-            if self.brief.policy.leader == LeaderPolicy::Auto {
-                self.keep_leader(Reason::NoTransferTarget);
-                return self.intend(facts, leader, need);
+        let reason = match self.transfer_target(facts, leader.member_id) {
+            Some(target) if self.transfers < MAX_TRANSFERS => {
+                let (to, member) = (target.member.id, target.member.label());
+                self.transfers += 1;
+                return self.intend_step(RunStep::MoveLeader { from: leader.member_id, to, member });
             }
-            // If an operator must fix a voter first, report that.
-            let by_operator = self.plan.iter().flat_map(|plan| &plan.steps).find_map(|step| match &step.decision {
-                Decision::Skip { reason: reason @ Reason::NeedsOperator { .. } } => Some(reason.clone()),
-                _ => None,
-            });
-            return self.give_up(by_operator.unwrap_or(Reason::NoTransferTarget));
+            Some(target) => self.transfer_failed(target.member.label(), &leader.member),
+            None => self.no_transfer_target(),
         };
-        let (to, member) = (transfer_target.member.id, transfer_target.member.label());
-        if self.transfers >= MAX_TRANSFERS {
-            let detail = format!("it was transferred {MAX_TRANSFERS} times and came back to {}", leader.member);
-            let reason = Reason::TransferFailed { member, detail };
-            if self.brief.policy.leader == LeaderPolicy::Auto {
-                self.keep_leader(reason);
-                return self.intend(facts, leader, need);
-            }
-            return self.give_up(reason);
+        if self.brief.policy.leader == LeaderPolicy::Auto {
+            self.fell_back = Some(reason);
+            return self.intend(facts, leader, need);
         }
-        self.transfers += 1;
-        self.intend_step(RunStep::MoveLeader { from: leader.member_id, to, member })
+        self.give_up(reason)
     }
 
-    fn keep_leader(&mut self, reason: Reason) {
-        self.stays_leader = true;
-        self.fell_back = Some(reason);
+    /// If an operator must fix a voter first, that is the reason.
+    fn no_transfer_target(&self) -> Reason {
+        let by_operator = self.plan.iter().flat_map(|plan| &plan.steps).find_map(|step| match &step.decision {
+            Decision::Skip { reason: reason @ Reason::NeedsOperator { .. } } => Some(reason.clone()),
+            _ => None,
+        });
+        by_operator.unwrap_or(Reason::NoTransferTarget)
+    }
+
+    fn transfer_failed(&self, member: String, leader: &str) -> Reason {
+        let error = self.transfer_error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+        Reason::TransferFailed { member, detail: format!("after {} attempts, {leader} leads{error}", self.transfers) }
     }
 
     /// The most advanced voter among those that need no defragmentation (any more).
@@ -98,14 +98,13 @@ impl Run {
         to: String,
         answer: Result<(), StepError>,
     ) -> Action {
-        // A lost answer says nothing: only what the members report afterwards counts.
-        let detail = answer.err().map_or_else(|| "the leader did not change".to_owned(), |error| error.to_string());
-        self.observe_soon(
-            Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None }),
-            Duration::ZERO,
-        )
+        // An error or a lost answer says nothing: only what the members report afterwards counts.
+        self.transfer_error = answer.err();
+        self.observe_soon(Phase::Transfer(Transfer { from, to, since: now, leads: None }), Duration::ZERO)
     }
 
+    /// A transfer is over when the cluster is healthy again, under any leader: etcd does not continue one that did
+    /// not succeed, and another tool or an election may have moved leadership back.
     pub(super) fn follow_transfer(
         &mut self,
         now: Duration,
@@ -119,29 +118,24 @@ impl Run {
         if let Some(reason) = trouble.as_ref().filter(|reason| !reason.may_pass()) {
             return self.give_up(reason.clone());
         }
-        let moved = facts.as_ref().is_ok_and(|facts| facts.leader().is_some_and(|leader| leader != transfer.from));
-        if trouble.is_none() && moved {
-            let steady = STEADY.min(self.brief.policy.pause_between_members);
-            if now.saturating_sub(*transfer.steady_since.get_or_insert(now)) >= steady {
+        let leader = facts.as_ref().ok().and_then(ClusterFacts::leader).filter(|_| trouble.is_none());
+        let before = transfer.leads.filter(|(before, _)| Some(*before) == leader);
+        transfer.leads = before.or(leader.map(|leader| (leader, now)));
+        if let Some((leader, since)) = transfer.leads {
+            let moved = leader != transfer.from;
+            let steady = if moved { STEADY.min(self.brief.policy.pause_between_members) } else { STEADY };
+            if now.saturating_sub(since) >= steady {
                 // This observation makes the choice: as after a member, there is no second one.
                 return self.choose(now, facts);
             }
-        } else {
-            transfer.steady_since = None;
         }
-        if now.saturating_sub(transfer.since) >= self.brief.policy.recovery_timeout {
-            // The cluster is healthy and only the leader has not changed.
-            let keeps = self.brief.policy.leader == LeaderPolicy::Auto && trouble.is_none();
-            let detail = trouble.map_or(transfer.detail, |trouble| trouble.to_string());
-            let reason = Reason::TransferFailed { member: transfer.to, detail };
-            if keeps {
-                self.keep_leader(reason);
-                return self.choose(now, facts);
-            }
-            return self.give_up(reason);
+        let waited = now.saturating_sub(transfer.since);
+        // A cluster that has recovered just in time is watched, too.
+        if waited >= self.brief.policy.recovery_timeout.saturating_add(STEADY) {
+            let detail = trouble.map_or_else(|| "leadership keeps moving".to_owned(), |trouble| trouble.to_string());
+            return self.give_up(Reason::TransferFailed { member: transfer.to, detail });
         }
         self.waiting_for = trouble;
-        let waited = now.saturating_sub(transfer.since);
         self.observe_soon(Phase::Transfer(transfer), waited)
     }
 }

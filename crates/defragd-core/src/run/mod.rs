@@ -76,7 +76,7 @@ enum Phase {
     StepPerforming(RunStep),
     /// After a compaction, until the in-use sizes are stable.
     Settling(compact::Settling),
-    /// After a leadership transfer, until the cluster is healthy under its new leader.
+    /// After a leadership transfer, until the cluster is healthy under one leader.
     Transfer(leader::Transfer),
     /// After NOSPACE was disarmed, until it has stayed clear.
     Clearing(alarms::Clearing),
@@ -144,6 +144,8 @@ pub struct Run {
     acted: bool,
     compacted: bool,
     transfers: u32,
+    /// Why the last of them has no good answer.
+    transfer_error: Option<StepError>,
     disarmed: BTreeSet<Option<MemberId>>,
     /// Whether an earlier process disarmed NOSPACE and did not see it stay clear.
     unproven: bool,
@@ -154,8 +156,6 @@ pub struct Run {
     /// Whether the members' data was compared since the last member, or that failed too often.
     verified: bool,
     comparison: Comparison,
-    /// Leadership could not be transferred: the leader is defragmented while it is the leader.
-    stays_leader: bool,
     /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
     observations: u32,

@@ -12,14 +12,58 @@ fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
     assert_eq!(bench.facts.leader(), Some(MemberId(3)));
 }
 
+/// Answers the transfers so many times that leadership does not move.
+fn refuse_transfers(bench: &mut Bench, times: usize) {
+    for _ in 0..times {
+        bench.until(|action| matches!(action, Action::Perform(RunStep::MoveLeader { .. })));
+        let error = "etcdserver: request timed out, leader transfer took too long";
+        bench.give(Event::Performed(Err(StepError::Answered(error.into()))));
+    }
+}
+
 #[test]
 fn leadership_that_does_not_move_ends_the_run() {
     let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
-    bench.until(|action| matches!(action, Action::Perform(_)));
-    bench.give(Event::Performed(Err(StepError::Answered(
-        "etcdserver: request timed out, leader transfer took too long".into(),
-    ))));
+    refuse_transfers(&mut bench, 2);
     bench.ends(("failed", "transfer_failed"), [3, 2]);
+    let outcome = bench.outcome();
+    let reason = outcome.reason().map(ToString::to_string).unwrap_or_default();
+    assert!(reason.contains("after 2 attempts, etcd-1 leads (etcdserver: request timed out"), "{reason}");
+}
+
+#[test]
+fn leadership_that_does_not_move_or_comes_back_is_transferred_again_as_soon_as_the_cluster_is_healthy() {
+    for comes_back in [false, true] {
+        let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
+        if comes_back {
+            bench.until(|action| matches!(action, Action::Perform(RunStep::MoveLeader { .. })));
+            bench.step();
+            bench.step();
+            bench.every(|status| status.leader = Some(MemberId(1)));
+        } else {
+            refuse_transfers(&mut bench, 1);
+        }
+        let since = bench.now;
+        bench.until(|action| matches!(action, Action::Perform(_)));
+        assert!(bench.now - since < S(5), "{:?}", bench.now - since);
+        bench.ends(("succeeded", ""), [3, 2, 1]);
+        assert_eq!(bench.facts.leader(), Some(MemberId(3)));
+    }
+}
+
+#[test]
+fn leadership_that_keeps_moving_ends_the_run() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    let mut leader = 0;
+    bench.step();
+    while !matches!(bench.action, Action::Finish(_)) {
+        leader = leader % 3 + 1;
+        bench.every(|status| status.leader = Some(MemberId(leader)));
+        bench.step();
+    }
+    bench.ends(("failed", "transfer_failed"), [3, 2]);
+    assert!(bench.now >= policy().recovery_timeout);
 }
 
 #[test]
@@ -163,10 +207,7 @@ fn with_auto_a_leader_without_an_heir_is_defragmented_as_the_leader() {
 fn with_auto_a_leader_that_leadership_does_not_leave_is_defragmented_as_the_leader() {
     let auto = Policy { leader: LeaderPolicy::Auto, transfer_above: Duration::ZERO, ..policy() };
     let mut bench = Bench::new(auto);
-    bench.until(|action| matches!(action, Action::Perform(_)));
-    bench.give(Event::Performed(Err(StepError::Answered(
-        "etcdserver: request timed out, leader transfer took too long".into(),
-    ))));
+    refuse_transfers(&mut bench, 2);
     bench.until(|action| matches!(action, Action::RecordIntent(_)));
     assert_eq!(bench.run.take_fallback().map(|reason| reason.label()), Some("transfer_failed"));
     assert_eq!(bench.label(), ("succeeded", ""));
