@@ -333,8 +333,19 @@ impl World {
         }
     }
 
+    fn count_transfers(&mut self, run: RunId, entry: &Entry) {
+        let (recorded, tried) = self.watch.orders.moves.entry(run.0).or_default();
+        match entry {
+            Entry::Step(RunStep::MoveLeader { .. }) => *recorded += 1,
+            // A new process does not know whether those in the journal were sent.
+            Entry::Started { .. } => *tried = *recorded,
+            _ => {}
+        }
+    }
+
     /// Approvals and limits, and what they held back.
     pub fn check_entry(&mut self, run: RunId, entry: &Entry) {
+        self.count_transfers(run, entry);
         let steady = self.clock_is_steady();
         let policy = self.schedule.policy.clone();
         match entry {
@@ -381,15 +392,8 @@ impl World {
             {
                 self.violate("I4", format!("run {run} chooses a member although it is cancelled"));
             }
-            Entry::Step(step) => {
-                let (recorded, _) = self.watch.orders.moves.entry(run.0).or_default();
-                *recorded += u32::from(matches!(step, RunStep::MoveLeader { .. }));
-                self.watch.orders.step = Some((run.0, step.clone(), false));
-            }
+            Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
             Entry::Started { mode, .. } => {
-                // A new process does not know whether those in the journal were sent.
-                let (recorded, tried) = self.watch.orders.moves.entry(run.0).or_default();
-                *tried = *recorded;
                 // A new process does not know that a compaction has not settled, and measures again.
                 self.watch.orders.settling = None;
                 let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);
