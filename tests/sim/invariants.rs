@@ -65,8 +65,9 @@ pub struct RunLog {
     /// Requested by an operator: only danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,
-    /// A pause has asked it to stop, which a resume does not take back.
-    pub paused: bool,
+    /// A pause or a cancellation has stopped it: no resume and no alert that joins takes that back, only a new process,
+    /// which reads in the journal what is in force.
+    pub stopped: bool,
     dealt_with: Vec<MemberId>,
     /// Whether Defragment was sent in it, or may have been.
     touched: bool,
@@ -826,13 +827,14 @@ impl World {
                 log.alerts.extend(alerts.iter().cloned());
             }
             Entry::Forwarded(handed) => log.offered.clone_from(&handed.alerts),
-            Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
+            Entry::Cancelled(_) => log.stopped = true,
+            Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } => {}
             Entry::Verified(_) => log.verified = true,
             // More than once after a crash: the run is resumed, everything is measured again, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode, .. } => {
                 log.mode = Some(*mode);
-                (log.started, log.journal_failed, log.identity) = (true, false, None);
+                (log.started, log.journal_failed, log.identity, log.stopped) = (true, false, None, false);
                 log.term = *term;
                 log.gates.on_start();
                 self.watch.hashes.clear();

@@ -54,6 +54,7 @@ impl SimJournal {
     pub fn reopened(&self) -> Self {
         let mut world = self.sim.world();
         world.host_mut().journal.life += 1;
+        world.host_mut().journal.end_unanswered = None;
         Self { life: world.host().journal.life, ..self.clone() }
     }
 
@@ -99,9 +100,17 @@ impl SimJournal {
             sleep(before).await;
         }
         self.alive().await;
+        let ends = matches!(entry, Entry::Finished(_));
         let written = self.put(run, entry);
         if !after.is_zero() {
+            let ended = written.as_ref().ok().copied().filter(|_| ends);
+            if ended.is_some() {
+                self.sim.world().host_mut().journal.end_unanswered = ended;
+            }
             sleep(after).await;
+            if ended.is_some() {
+                self.sim.world().host_mut().journal.end_unanswered = None;
+            }
         }
         written
     }

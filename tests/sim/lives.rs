@@ -645,9 +645,12 @@ fn forgets_an_alert(sim: &Sim, ledger: &Ledger, shown: Option<&RequestView>) -> 
     let accepted = ledger.runs.iter().flat_map(|run| &run.request.alerts).filter(|key| key.due().is_none());
     let fires: BTreeSet<_> = accepted.filter(|key| !resolved.contains(&key.fingerprint)).cloned().collect();
     let is_held = shown.is_some_and(|shown| shown.hold.is_some());
+    // Until the write of its end is answered, a run is shown as in progress.
+    let ending = sim.world().host().journal.end_unanswered;
+    let is_ending = ending.is_some() && shown.is_some_and(|shown| shown.run == ending);
     let shown: BTreeSet<_> = shown.iter().flat_map(|shown| &shown.alerts).cloned().collect();
     // Of a request that is to be retried only its own alerts are shown.
-    let is_missing = !fires.is_empty() && (shown.is_empty() || !is_held);
+    let is_missing = !fires.is_empty() && (shown.is_empty() || !is_held && !is_ending);
     // Notifications that overtake one another are believed in the order in which they are recorded.
     let world = sim.world();
     let orders = &world.watch.orders;

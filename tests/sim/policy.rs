@@ -113,7 +113,7 @@ impl World {
         let now = self.now;
         self.watch.orders.paused.insert(by, (now, until));
         for log in self.watch.runs.values_mut().filter(|log| log.outcome.is_none()) {
-            log.paused = true;
+            log.stopped = true;
         }
         self.on_pause_acknowledged();
     }
@@ -503,7 +503,7 @@ impl World {
                 | Reason::ClusterChanged { .. }
         );
         let stops = self.watch.stop_asked.is_some() || self.lock.is_some() || !self.watch.orders.paused.is_empty();
-        let stops = stops || self.watch.runs.get(&run.0).is_some_and(|log| log.paused);
+        let stops = stops || self.watch.runs.get(&run.0).is_some_and(|log| log.stopped);
         let stops = stops || self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled == run.0);
         let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
         let tried = matches!(&self.watch.orders.step, Some((of, RunStep::DisarmNoSpace { .. }, _)) if *of == run.0);

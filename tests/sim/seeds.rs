@@ -24,6 +24,12 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     ),
     (1_052_999, "approval: the same"),
     (500_608, "policy, of the simulator: a slow journal records a start after the mode has changed"),
+    (
+        205_513,
+        "L1, of the simulator: an alert joins a run that is cancelled already, and what stopped it stays stopped",
+    ),
+    (502_823, "L3, of the simulator: while the journal is slow to answer that a run has ended, it is in progress"),
+    (1_005_395, "L3, of the simulator: the same, for a run that failed"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
     (12834, "liveness, of the simulator: metrics pages that were lost for longer than the schedule had not returned"),
     (14111, "liveness, of the simulator: the same"),

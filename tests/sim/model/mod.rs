@@ -9,7 +9,10 @@ mod trouble;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
+use defragd::core::{
+    cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId},
+    history::RunId,
+};
 
 pub use self::{
     client::SimEtcd,
@@ -208,6 +211,8 @@ pub struct JournalHealth {
     /// Which life of defragd holds it.
     pub life: u64,
     pub each: Duration,
+    /// The run whose end is on the disk, and whose process still waits for the answer to that write.
+    pub end_unanswered: Option<RunId>,
 }
 
 impl World {
