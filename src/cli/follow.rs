@@ -65,7 +65,7 @@ pub(super) async fn run(
     let Responsible { server, cluster } = responsible;
     let name = &cluster.name;
     eprintln!("defragd: the server at {} runs it (cluster {name}, mode {})", server.url(), cluster.mode.label());
-    // From here on, who interrupts it learns that the server goes on, and how to stop that.
+    // Before it asks: an interrupt leaves the run to the server, and says how to stop it.
     let mut signals = Signals::new()?;
     let (server, run) = match server.post(["clusters", name, "run"], json!({ "members": members })).await {
         Ok(answer) => {

@@ -84,24 +84,8 @@ impl Writer {
     /// Gives how many there were.
     pub async fn verify(&self, cluster: &EtcdCluster) -> Result<u64> {
         let acked = self.report().acked;
-        // A member that is known to answer: another may be stopped by the test.
-        let leader = until("a leader", HANGS, || cluster.leader()).await?;
-        let mut client = cluster.client(leader).await?;
-        let mut found = BTreeMap::new();
-        let end = format!("{}~", key_prefix(&self.shared.run));
-        let mut from = key_prefix(&self.shared.run);
-        loop {
-            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
-            let page =
-                timeout(HANGS, client.get(from.clone(), Some(options))).await.context("reading back hangs")??;
-            for pair in page.kvs() {
-                found.insert(pair.key_str()?.to_owned(), pair.value_str()?.to_owned());
-            }
-            match page.kvs().last() {
-                Some(last) if page.more() => from = format!("{}\0", last.key_str()?),
-                _ => break,
-            }
-        }
+        // Again, if an election ends a read; what was read is judged once.
+        let found = until("the keys to be read back", HANGS, || self.read_back(cluster)).await?;
         for number in 0..acked {
             let key = key(&self.shared.run, number);
             match found.get(&key) {
@@ -111,6 +95,26 @@ impl Writer {
             }
         }
         Ok(acked)
+    }
+
+    /// All its keys, with their values.
+    async fn read_back(&self, cluster: &EtcdCluster) -> Result<BTreeMap<String, String>> {
+        // A member that is known to answer: another may be stopped by the test.
+        let mut client = cluster.client(cluster.leader().await?).await?;
+        let mut found = BTreeMap::new();
+        let end = format!("{}~", key_prefix(&self.shared.run));
+        let mut from = key_prefix(&self.shared.run);
+        loop {
+            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+            let page = timeout(HANGS, client.get(from, Some(options))).await.context("reading back hangs")??;
+            for pair in page.kvs() {
+                found.insert(pair.key_str()?.to_owned(), pair.value_str()?.to_owned());
+            }
+            match page.kvs().last() {
+                Some(last) if page.more() => from = format!("{}\0", last.key_str()?),
+                _ => return Ok(found),
+            }
+        }
     }
 }
 
