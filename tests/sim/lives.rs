@@ -439,8 +439,14 @@ pub async fn people(
             Person::Resume => resume(sim, app).await,
             Person::Cancel => {
                 let cancel = Command::Cancel { reason: "r".to_owned() };
-                if app.command("a", "p".to_owned(), cancel, false).await.is_ok() {
+                if let Ok(outcome) = app.command("a", "p".to_owned(), cancel, false).await {
                     sim.world().watch.orders.withdrawn = true;
+                    match outcome {
+                        CommandOutcome::Done(_) => sim.world().on_cancelled(),
+                        CommandOutcome::Forwarded { holder, .. } => {
+                            sim.of_replica(number_of(&holder)).world().on_cancelled();
+                        }
+                    }
                 }
             }
             Person::Reload { mode } => {

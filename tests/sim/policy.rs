@@ -49,6 +49,8 @@ pub struct Orders {
     approved: Vec<i64>,
     /// The run that an operator cancelled last, and when.
     cancelled: Option<(i64, Duration)>,
+    /// When that was last acknowledged to an operator.
+    cancel_answered: Option<Duration>,
     /// The alerts that an operator rejected, and when.
     rejected: Vec<(AlertKey, Duration)>,
     /// Those of them that another lock holder's note named, and since when.
@@ -116,6 +118,11 @@ impl World {
             log.stopped = true;
         }
         self.on_pause_acknowledged();
+    }
+
+    /// A cancellation was acknowledged to the operator.
+    pub fn on_cancelled(&mut self) {
+        self.watch.orders.cancel_answered = Some(self.now);
     }
 
     /// An operator is about to resume.
@@ -384,11 +391,10 @@ impl World {
                 self.watch.orders.cancelled.take_if(|(cancelled, _)| *cancelled == run.0);
             }
             Entry::Intent(_)
-                if self
-                    .watch
-                    .orders
-                    .cancelled
-                    .is_some_and(|(cancelled, at)| cancelled == run.0 && self.now > at + STILL_SENT) =>
+                if self.watch.orders.cancelled.is_some_and(|(cancelled, at)| {
+                    let answered = self.watch.orders.cancel_answered.filter(|answered| *answered >= at);
+                    cancelled == run.0 && answered.is_some_and(|answered| self.now > answered + STILL_SENT)
+                }) =>
             {
                 self.violate("I4", format!("run {run} chooses a member although it is cancelled"));
             }

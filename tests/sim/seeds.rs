@@ -30,6 +30,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     ),
     (502_823, "L3, of the simulator: while the journal is slow to answer that a run has ended, it is in progress"),
     (1_005_395, "L3, of the simulator: the same, for a run that failed"),
+    (136_942, "I4, of the simulator: a cancellation that a slow journal has not answered yet counts from its answer"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
     (12834, "liveness, of the simulator: metrics pages that were lost for longer than the schedule had not returned"),
     (14111, "liveness, of the simulator: the same"),
