@@ -247,7 +247,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let run = self.shared.journal.accept(request.clone()).await?;
         self.queue(run, request);
         if let Some(by) = approved_by
-            && let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await
+            && let Err(error) = self.shared.journal.append(run, Entry::Approved { by, requested: false }).await
         {
             // Without it, the run waits for approval again where it needs one.
             error!(cluster = self.name(), %error, run = run.0, "cannot record who approved the run");
@@ -373,12 +373,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             if !members.is_empty() {
                 return Err(CommandError::Refused(Reason::AnotherRunWaits { run }));
             }
-            let agreed = ledger.run(run).is_some_and(|view| view.approved.is_some());
-            if agreed || request.trigger == Trigger::Manual {
+            if request.trigger == Trigger::Manual {
                 return Err(CommandError::Refused(Reason::AlreadyRequested));
             }
-            // There is one request at a time: this approves the waiting one.
-            self.shared.journal.append(run, Entry::Approved { by: by.clone() }).await?;
+            // There is one request at a time: the waiting one becomes the operator's.
+            self.shared.journal.append(run, Entry::Approved { by: by.clone(), requested: true }).await?;
+            if let Some(open) = self.requests.state.lock().open.as_mut().filter(|open| open.id == run) {
+                open.request.trigger = Trigger::Manual;
+            }
             info!(cluster = self.name(), run = run.0, by, "an operator started the waiting run");
             self.ledger().await?;
             self.requests.wake.notify_one();

@@ -311,6 +311,22 @@ async fn an_operators_run_skips_the_cooldown_and_is_recorded_with_their_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waiting_run_that_an_operator_requests_too_does_not_depend_on_its_alerts() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", windowed((5, 0)));
+    cluster.request(key("1")).await.expect("taken");
+    let all = || Command::Run { members: Vec::new() };
+    let run = cluster.command("ann".to_owned(), all()).await.expect("taken").expect("a run");
+    let again = cluster.command("bob".to_owned(), all()).await.expect_err("one is enough");
+    assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
+    assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
+    serve_for(&cluster, 130 * MINUTE).await;
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
+    let view = world.journal.run(run).await.expect("read").expect("there");
+    assert_eq!((view.request.trigger, view.outcome), (Trigger::Manual, Some(Outcome::Succeeded)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_clusters_than_allowed_have_a_run_at_once() {
     for (slots, expected) in [(1, 1), (2, 2)] {
         let world = shared(slots);

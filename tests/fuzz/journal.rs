@@ -69,7 +69,7 @@ fn entries() -> Vec<Entry> {
         }),
         Entry::Joined { alerts: alerts.clone() },
         Entry::Resolved { alerts },
-        Entry::Approved { by: "ann".to_owned() },
+        Entry::Approved { by: "ann".to_owned(), requested: true },
         Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
         Entry::Started { mode: Mode::Enforce, term: Some(Term(7)), compares: false },
         Entry::Gate(gate_result()),

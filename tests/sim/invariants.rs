@@ -383,7 +383,7 @@ impl World {
                 }
             }
             Entry::Verified(_) => self.watch.uncompared = false,
-            Entry::Accepted(request) if request.trigger == Trigger::Manual && !self.watch.operator_continues(run.0) => {
+            _ if is_by_operator(entry) && !self.watch.operator_continues(run.0) => {
                 self.watch.done_before_operator = std::mem::take(&mut self.watch.done);
             }
             Entry::Intent(intent) => {
@@ -817,7 +817,7 @@ impl World {
         }
         match entry {
             Entry::Accepted(request) => {
-                log.manual = request.trigger == Trigger::Manual;
+                log.manual = is_by_operator(entry);
                 log.alerts.clone_from(&request.alerts);
                 log.accepted_at = now;
             }
@@ -828,7 +828,8 @@ impl World {
             }
             Entry::Forwarded(handed) => log.offered.clone_from(&handed.alerts),
             Entry::Cancelled(_) => log.stopped = true,
-            Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } => {}
+            Entry::Approved { .. } => log.manual |= is_by_operator(entry),
+            Entry::Step(_) | Entry::Resolved { .. } => {}
             Entry::Verified(_) => log.verified = true,
             // More than once after a crash: the run is resumed, everything is measured again, and the
             // journal of the new process has not failed yet.
@@ -931,6 +932,15 @@ impl World {
     }
 }
 
+/// An operator requests a run: a new one, or the one that waits.
+fn is_by_operator(entry: &Entry) -> bool {
+    match entry {
+        Entry::Accepted(request) => request.trigger == Trigger::Manual,
+        Entry::Approved { requested, .. } => *requested,
+        _ => false,
+    }
+}
+
 fn dangerous(version: &str) -> bool {
     // The table of etcd-facts.md, written again here.
     let numbers: Vec<u32> = version.split(['.', '-']).map_while(|part| part.parse().ok()).collect();
@@ -973,7 +983,8 @@ fn brief(entry: &Entry) -> String {
         Entry::Verified(verification) => format!("verified: {:?}", verification.verdict),
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
-        Entry::Approved { by } => format!("approved by {by}"),
+        Entry::Approved { by, requested: true } => format!("requested by {by}"),
+        Entry::Approved { by, requested: false } => format!("approved by {by}"),
         Entry::Cancelled(cancellation) => format!("cancelled by {}", cancellation.by),
         Entry::Forwarded(to) => format!("forwarded to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),

@@ -31,6 +31,10 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (502_823, "L3, of the simulator: while the journal is slow to answer that a run has ended, it is in progress"),
     (1_005_395, "L3, of the simulator: the same, for a run that failed"),
     (136_942, "I4, of the simulator: a cancellation that a slow journal has not answered yet counts from its answer"),
+    (
+        1_050_968,
+        "liveness: an operator requested a run while one waited that only compares, and that one did no more than that",
+    ),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
     (12834, "liveness, of the simulator: metrics pages that were lost for longer than the schedule had not returned"),
     (14111, "liveness, of the simulator: the same"),
@@ -73,6 +77,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 
 /// The same, played with several replicas.
 pub const OF_REPLICAS: &[(u64, &str)] = &[
+    (150_508, "I2: what alerts had requested before counted as done for an operator's request that was broken off"),
     (102_065, "I2, of the simulator: alerts join what is left of an operator's request, and its members count as done"),
     (101_707, "I6, of the simulator: at the moment at which all alerts are resolved, a request may end as forwarded"),
     (

@@ -191,7 +191,7 @@ impl Code {
             Self::AnotherRunWaits => (
                 NotAccepted,
                 Operator,
-                "`defragd run --cluster NAME`, without `--member`, approves the waiting run, unless it is approved or an operator's already. To replace it: `defragd cancel --cluster NAME`, then the same command again.",
+                "`defragd run --cluster NAME`, without `--member`, starts the waiting run, unless it is an operator's already. To replace it: `defragd cancel --cluster NAME`, then the same command again.",
             ),
             Self::Served => (
                 HeldBack,

@@ -253,6 +253,17 @@ fn what_another_holder_left_since_replaces_what_was_done_here() {
     let unstarted = |id| RunView { term: None, ..ended(id, cancelled.clone(), Vec::new(), 1) };
     assert_eq!(done(vec![unstarted(2)], noted(Some(1))), [1], "that request was over before");
     assert_eq!(done(vec![unstarted(3)], noted(Some(1))), [0; 0], "the request is over");
+
+    let operators = |mut view: RunView| {
+        (view.id, view.members, view.request.trigger) = (RunId(3), vec![attempt(3, None)], Trigger::Manual);
+        view.approved = Some(Approval { by: "ann".to_owned(), at: at(1) });
+        view
+    };
+    let both = vec![stopped(2), operators(stopped(2))];
+    assert_eq!(done(both, noted(Some(1))), [3], "what alerts requested before does not count for an operator");
+    let mut left = noted(Some(1));
+    left.request.as_mut().expect("there").trigger = Trigger::Manual;
+    assert_eq!(done(vec![operators(stopped(2))], left), [1, 3], "it is the same request");
 }
 
 #[test]

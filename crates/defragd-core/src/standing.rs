@@ -92,14 +92,19 @@ impl Ledger {
         }
         // What another holder has left since says what still counts of these.
         let is_replaced = |run: &RunView| self.inherited.as_ref().is_some_and(|inherited| inherited.replaces(run));
+        // What alerts requested before does not count for what an operator requested since.
+        let is_operators = |run: &RunView| run.request.trigger == Trigger::Manual;
+        let by_operator = attempts().next().is_some_and(is_operators);
+        let is_of_it = |run: &RunView| !by_operator || is_operators(run);
+        let is_inherited = inherited.is_some_and(|request| !by_operator || request.trigger == Trigger::Manual);
         let own = || attempts().take_while(|run| !is_replaced(run));
         // Those before such a run were for another request, or are measured again.
         let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
-        if own().any(is_last) {
+        if !is_inherited || own().any(|run| is_last(run) || !is_of_it(run)) {
             work.done.clear();
         }
         let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
-        let results = own().take_while(|run| !is_last(run)).flat_map(|run| &run.members);
+        let results = own().take_while(|run| is_of_it(run) && !is_last(run)).flat_map(|run| &run.members);
         work.done.extend(results.filter(done).map(|result| result.intent.member_id));
         work
     }

@@ -238,6 +238,10 @@ pub enum Entry {
     /// An operator approved the run.
     Approved {
         by: String,
+        /// Whether the operator requested a run while this one waited: it is the operator's from here on, and does all
+        /// that is needed, whatever its alerts still want.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        requested: bool,
     },
     /// An operator cancelled the request. Also recorded after the end of a run that is to be retried.
     Cancelled(Cancellation),

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record,
-    Request, RunId, RunStep,
+    Request, RunId, RunStep, Trigger,
 };
 use crate::{explain::Explained, gate::GateResult, lock::Term, reason::Reason, verify::Verification};
 
@@ -134,8 +134,13 @@ impl RunView {
                     view.request.join(alerts);
                 }
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
-                // The first one counts.
-                Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
+                Entry::Approved { by, requested } => {
+                    // The first one counts.
+                    view.approved = view.approved.take().or(Some(Approval { by, at }));
+                    if requested {
+                        view.request.trigger = Trigger::Manual;
+                    }
+                }
                 Entry::Cancelled(cancellation) => {
                     view.cancelled = view.cancelled.take().or(Some(cancellation));
                     view.cancelled_at = Some(at);
