@@ -248,10 +248,11 @@ impl World {
         let own = self.watch.runs.get(&run.0);
         let resolved = own.is_some_and(RunLog::is_withdrawn)
             || self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
-        // The first answer says that the holder has already served this due time.
+        // The first answer says that the holder has already served this due time, or a later one.
         let is_served = |key: &AlertKey| {
-            let there = self.watch.all()[holder].runs.get(&theirs.0);
-            key.due().is_some() && there.is_some_and(|log| log.outcome.is_some() && log.alerts.contains(key))
+            let there = self.watch.all()[holder].runs.get(&theirs.0).filter(|log| log.outcome.is_some());
+            let served = there.and_then(|log| log.alerts.iter().filter_map(AlertKey::due).max());
+            key.due().is_some_and(|due| served >= Some(due))
         };
         let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
             let is_left = |key: &&AlertKey| !log.resolved.contains(key) && !is_served(key);
