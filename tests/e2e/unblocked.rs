@@ -197,6 +197,16 @@ async fn fronted(version: EtcdVersion) -> (Rig, Vec<Front>) {
     (rig, fronts)
 }
 
+async fn nothing_is_in_the_way(rig: &Rig) {
+    until("nothing to be in the way", MINUTE, || async {
+        let reported = plan(rig).await;
+        anyhow::ensure!(!reported.contains("Refused"), "{reported}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 /// With what the journal holds.
 async fn plan(rig: &Rig) -> String {
     let journal = format!("--data-dir={}", rig.path("journal").display());
@@ -238,13 +248,7 @@ async fn a_member_that_may_still_be_at_it_keeps_the_next_one_from_beginning() {
     let reported = plan(&rig).await;
     assert!(reported.contains(&format!("member {name} is being defragmented already")), "{reported}");
     drop(held);
-    until("nothing to be in the way", MINUTE, || async {
-        let reported = plan(&rig).await;
-        anyhow::ensure!(!reported.contains("Refused"), "{reported}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    nothing_is_in_the_way(&rig).await;
     let mut once = vec![0; 3];
     once[member] = 1;
     assert_eq!(received(&rig.cluster), once, "nobody else was started");
@@ -271,11 +275,5 @@ async fn only_the_page_of_a_member_that_answers_meanwhile_tells_that_it_is_done(
     .unwrap();
     assert!(plan(&rig).await.contains("cannot determine whether member"), "defragd reads no logs");
     fronts[member].hide_page(false);
-    until("nothing to be in the way", MINUTE, || async {
-        let reported = plan(&rig).await;
-        anyhow::ensure!(!reported.contains("Refused"), "{reported}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    nothing_is_in_the_way(&rig).await;
 }

@@ -65,12 +65,12 @@ async fn members_that_hang_or_refuse_take_no_other_from_any_scrape() {
         assert!(!hung.is_empty(), "the plan has members that hang");
         // It starts no runs: counters of runs would only make the page of a large fleet longer.
         assert!(!page.text().contains("defragd_runs_total{"));
-        // They never answer, so each wait was ended by a bound. How late a busy machine notices that is its own matter.
+        // They never answer, so each wait was ended by the bound of 20 s: once, and noticed a little later.
         for (cluster, member) in hung {
             let (cluster, member) = (Plan::name(cluster), format!("etcd-{member}"));
             let labels = [("etcd_cluster", cluster.as_str()), ("member", member.as_str())];
             let took = page.require("defragd_member_probe_duration_seconds", &labels).unwrap();
-            assert!(took < MINUTE.as_secs_f64(), "{cluster} {member} took {took} s");
+            assert!(took < 30.0, "{cluster} {member} took {took} s");
         }
     }
 }
