@@ -44,8 +44,11 @@ impl Run {
         if let Some(reason) = blocked {
             return self.observe_again(reason);
         }
-        self.observations = 0;
         let disarm = acts && self.brief.policy.disarm_no_space && self.no_space;
+        // A disarming has more conditions, which may need several observations, too.
+        if next.is_some() || !disarm {
+            self.observations = 0;
+        }
         let has_pages = match &next {
             // Another one is next than was expected, or its snapshot was open when its page was last read.
             Some((step, _)) => self.pages.include(step.member_id) && !(disarm && step.waits_for.is_some()),

@@ -286,6 +286,7 @@ impl Run {
                     self.disarm_next(facts)
                 }
             }
+            (Some(reason), _) => self.observe_again(reason),
             _ => self.finish(outcome),
         }
     }

@@ -95,6 +95,44 @@ fn nospace_stays_armed_while_a_member_is_near_its_quota_or_the_quota_is_not_know
 }
 
 #[test]
+fn a_quota_that_is_not_known_for_a_moment_only_delays_the_disarming() {
+    for failed in [false, true] {
+        let mut bench = Bench::new(policy());
+        no_space(&mut bench, ByteSize::mib(2000));
+        for _ in 0..if failed { 1 } else { 3 } {
+            bench.until_defragment();
+            bench.step();
+        }
+        if failed {
+            bench.until_defragment();
+            bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
+        }
+        // A metrics page of etcd 3.4 or 3.5 that comes too late.
+        fixture::status_mut(&mut bench.facts, 0).quota = None;
+        for _ in 0..2 {
+            bench.step();
+            while bench.run.waiting_for().map(Reason::label) != Some("quota_unknown") {
+                bench.step();
+            }
+        }
+        fixture::status_mut(&mut bench.facts, 0).quota = Some(ByteSize::mib(2000));
+        assert_eq!(bench.label(), if failed { ("failed", "defrag_failed") } else { ("succeeded", "") });
+        assert_eq!(bench.steps.len(), 1, "NOSPACE is disarmed");
+    }
+}
+
+#[test]
+fn one_lost_answer_after_a_failure_does_not_leave_nospace_armed() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(2000));
+    bench.until_defragment();
+    bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
+    bench.step();
+    bench.give(Event::Observed(Err(Unknown::new(UnknownKind::TimedOut, "hangs"))));
+    assert_eq!((bench.label(), bench.steps.len()), (("failed", "defrag_failed"), 1));
+}
+
+#[test]
 fn nospace_that_comes_back_fails_the_run() {
     let mut bench = Bench::new(policy());
     no_space(&mut bench, ByteSize::mib(1000));
