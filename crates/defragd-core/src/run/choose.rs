@@ -84,7 +84,7 @@ impl Run {
         let next = next.filter(|_| !(waits && disarm && alarms::near_quota(facts).is_none()));
         match next {
             Some((PlannedMember { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
-            Some((step, need)) if step.transfer_first => self.begin_transfer(facts, step, need),
+            Some((step, need)) if step.transfer_first => self.begin_transfer(now, facts, step, need),
             Some((step, need)) => self.intend(facts, step, need),
             None if self.has_to_verify(disarm) => self.verify(facts),
             None if disarm => self.disarm_next(facts),
