@@ -20,7 +20,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        etcd::{Etcd, Membership, Permit, Visit},
+        etcd::{Etcd, Membership, Permit, Renewal, Visit},
         journal::{Journal, JournalError},
     },
 };
@@ -38,6 +38,7 @@ struct FakeEtcdState {
     listed: usize,
     pages_asked: usize,
     pages_dropped: bool,
+    renewal: Option<Renewal>,
 }
 
 /// Three (or more) fragmented members; `Status` and reads hang while one is busy or hung.
@@ -107,6 +108,11 @@ impl FakeEtcd {
         state.statuses.values_mut().for_each(|status| status.quota = None);
     }
 
+    /// What the check of the credential files finds.
+    pub(crate) fn find(&self, renewal: Renewal) {
+        self.state.lock().renewal = Some(renewal);
+    }
+
     pub(crate) fn pages_asked(&self) -> usize {
         self.state.lock().pages_asked
     }
@@ -132,6 +138,10 @@ impl FakeEtcd {
 }
 
 impl Etcd for FakeEtcd {
+    async fn renew(&self) -> Renewal {
+        self.state.lock().renewal.clone().unwrap_or(Renewal::Unchanged)
+    }
+
     async fn members(&self) -> Fact<Membership> {
         self.state.lock().listed += 1;
         if self.state.lock().hung.len() == self.members.len() {

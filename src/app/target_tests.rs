@@ -87,6 +87,21 @@ async fn a_new_connection_may_lead_to_other_pages() {
 }
 
 #[tokio::test]
+async fn credentials_that_are_rejected_are_logged_once_for_each_cause() {
+    let (logged, _guard) = crate::app::problems::tests::Logged::begin();
+    let target = target();
+    for cause in ["the client key is not usable", "certificate and key do not belong together"] {
+        target.etcd().find(Renewal::Refused(cause.to_owned()));
+        for _ in 0..3 {
+            target.renew().await;
+            let lines = logged.lines("the changed credentials are invalid");
+            assert_eq!(lines.iter().filter(|line| line.contains(cause)).count(), 1, "{lines:?}");
+            assert!(target.refuses_credentials());
+        }
+    }
+}
+
+#[tokio::test]
 async fn credentials_that_are_valid_again_are_logged_once() {
     let (logged, _guard) = crate::app::problems::tests::Logged::begin();
     let target = target();

@@ -43,7 +43,7 @@ pub(super) fn as_flags(error: ConfigError, over: &Overrides, is_all: bool) -> Co
     for problem in problems {
         let key = without_cluster(&problem.at);
         let flag = flag_of(key, over).filter(|_| is_all || is_set(over, key));
-        let what = problem.what.split(' ').map(|word| word_as_flag(word, over, is_all)).collect::<Vec<_>>().join(" ");
+        let what = with_flags(&problem.what, over, is_all);
         let problem = match flag {
             Some(flag) => Problem { at: flag, place: None, what },
             None => Problem { what, ..problem },
@@ -84,9 +84,34 @@ fn is_set(over: &Overrides, key: &str) -> bool {
     })
 }
 
-/// A word of a message that is the name of a key, with what surrounds it.
+/// A message with flags in place of the keys that it names. What people wrote is quoted in it, and stays as it is.
+fn with_flags(what: &str, over: &Overrides, is_all: bool) -> String {
+    let (mut text, mut rest) = (String::new(), what);
+    while !rest.is_empty() {
+        let (words, quoted) = rest.split_at(rest.find('"').unwrap_or(rest.len()));
+        text += &words.split(' ').map(|word| word_as_flag(word, over, is_all)).collect::<Vec<_>>().join(" ");
+        let (quoted, after) = quoted.split_at(end_of_quoted(quoted));
+        text += quoted;
+        rest = after;
+    }
+    text
+}
+
+/// Where the quoted text ends with which this begins.
+fn end_of_quoted(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        if c == '"' && !is_escaped {
+            return at + 1;
+        }
+        is_escaped = c == '\\' && !is_escaped;
+    }
+    text.len()
+}
+
+/// A word of a message that is the name of a key, with the marks of the sentence around it.
 fn word_as_flag(word: &str, over: &Overrides, is_all: bool) -> String {
-    let key = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let key = word.trim_start_matches('(').trim_end_matches([',', ';', ':', '.', ')']);
     if !key.contains(['_', '.']) {
         return word.to_owned();
     }
@@ -124,6 +149,17 @@ mod tests {
             "--key: is missing; it is required with --cert\n\
             --endpoints: \"http://a:1\" begins with http://, but --cacert is set\n\
             --compaction: must be at least 1m (see keep_revisions)"
+        );
+
+        // What people wrote is not a key.
+        let written = [
+            ("clusters[0].name", "is \"a ca_file, tls.key_file\", but must be \"ca_file\\\" (ca_file\""),
+            ("clusters[0].endpoints[0]", "cannot read /tls.ca_file: not found (see ca_file), tls.key_file."),
+        ];
+        assert_eq!(
+            as_flags(error(None, &written), &over, true).to_string(),
+            "--cluster-name: is \"a ca_file, tls.key_file\", but must be \"ca_file\\\" (ca_file\"\n\
+            --endpoints: cannot read /tls.ca_file: not found (see --cacert), --key."
         );
 
         // Of two clusters of a file: the flag once, and what the file has as before.

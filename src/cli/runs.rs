@@ -14,7 +14,7 @@ use super::{
 use crate::{
     adapters::journal::SqliteJournal,
     core::{
-        history::{Outcome, RunId, RunView},
+        history::{Outcome, Record, RunId, RunView},
         story,
     },
     ports::journal::Journal,
@@ -88,8 +88,7 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
                 writeln!(out, "{}", history::alert(alert))?;
             }
             for record in &records {
-                let at = record.at.strftime("%Y-%m-%d %H:%M:%S%.3f UTC");
-                writeln!(out, "{at}  {}", history::line(&record.entry))?;
+                writeln!(out, "{}", line(record))?;
             }
             let reason = view.outcome.as_ref().and_then(Outcome::reason);
             write_advice(&mut out, reason, &view.request.cluster)?;
@@ -99,6 +98,10 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
         }
     }
     Ok(Exit::Done)
+}
+
+fn line(record: &Record) -> String {
+    format!("{}  {}", story::exact_time(record.at), history::line(&record.entry))
 }
 
 /// `held` is true if a running defragd holds this journal.
@@ -144,9 +147,16 @@ mod tests {
     use super::*;
     use crate::core::{
         fixture,
-        history::{Entry, MemberEnd, Record, Request, Trigger},
+        history::{Entry, MemberEnd, Request, Trigger},
         policy::Mode,
     };
+
+    #[test]
+    fn times_are_in_seconds() {
+        let entry = Entry::Started { mode: Mode::Enforce, term: None, compares: false };
+        let record = Record { run: RunId(1), at: "2026-11-29T05:41:07.987Z".parse().expect("a time"), entry };
+        assert!(line(&record).starts_with("2026-11-29 05:41:07 UTC  "), "{}", line(&record));
+    }
 
     #[test]
     fn a_run_in_progress_shows_the_member_that_it_is_at() {

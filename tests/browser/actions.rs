@@ -10,12 +10,10 @@ async fn cluster(defragd: &Defragd) -> Value {
     defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0].clone()
 }
 
-/// Opens the page of the cluster until it has its forms: its script does not update them, so that one from before the
-/// journal was read never has any.
+/// Opens the page of the cluster, and waits for its forms: one from before the journal was read gets them later.
 async fn open_with_forms(browser: &Browser, defragd: &Defragd) {
-    let url = format!("{}/clusters/demo", defragd.url());
+    browser.open(&format!("{}/clusters/demo", defragd.url())).await.unwrap();
     until("a page with forms", MINUTE, || async {
-        browser.open(&url).await?;
         let has_forms = browser.script("return document.querySelector('#pause') !== null").await?;
         let shown = browser.text().await?;
         ensure!(has_forms == true, "it says {shown}");

@@ -59,6 +59,20 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     log_in(&browser).await;
     browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
     inspect(&browser, "run-waits").await;
+    // What is being filled in stays while the page is updated.
+    browser.click("#reject summary").await.unwrap();
+    browser.enter("#reject-reason", "half a sen").await.unwrap();
+    browser.script("document.getElementById('link').textContent = ''").await.unwrap();
+    until("an update of the page", MINUTE, || async {
+        let link = browser.script("return document.getElementById('link').textContent").await?;
+        ensure!(link == "Live", "{link}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let reason =
+        "const form = document.getElementById('reject'); return form.open && form.querySelector('[name=reason]').value";
+    assert_eq!(browser.script(reason).await.unwrap(), "half a sen");
     let held = HeldDefrags::start(&cluster).await.unwrap();
     browser.enter("#approve-by", "Ann <b>").await.unwrap();
     browser.click("form[action='/runs/1/approve'] button").await.unwrap();

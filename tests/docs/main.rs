@@ -99,7 +99,7 @@ fn the_completions_of_every_shell_name_every_command_and_can_be_read() {
         let Some((program, args)) = check else { continue };
         match checked(program, &args, &script) {
             Some(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),
-            None => println!("SKIPPED: no {program} here"),
+            None => testkit::skipped(format_args!("no {program} here")),
         }
     }
     assert_eq!(defragd(&["completions", "cmd"]).status.code(), Some(2));
@@ -143,7 +143,7 @@ fn there_is_a_manual_page_for_every_command_without_a_warning() {
 fn warnings(page: &Path) {
     let lint = |program: &str, args: &[&str]| Command::new(program).args(args).arg(page).output().ok();
     let Some(output) = lint("groff", &["-Kutf8", "-man", "-ww", "-Tutf8", "-z"]) else {
-        return println!("SKIPPED: no groff here");
+        return testkit::skipped("no groff here");
     };
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{}: {said}", page.display());

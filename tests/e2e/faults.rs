@@ -11,7 +11,7 @@ use crate::rig::{MINUTE, Rig, TOKEN, binary, ended_run, firing};
 pub(crate) fn versions() -> Vec<EtcdVersion> {
     let versions = Tools::find().unwrap().etcd_versions();
     if EtcdVersion::wanted().is_none() && versions.len() < EtcdVersion::ALL.len() {
-        eprintln!("SKIPPED: etcd 3.6 and 3.7 are built with Go: tests/testkit/tools");
+        testkit::skipped("no etcd 3.6 or 3.7 here; tests/testkit/tools builds them where there is Go");
     }
     versions
 }
@@ -108,6 +108,6 @@ pub(crate) async fn resume(defragd: &Defragd) {
 /// Runs a test in its own namespaces, or says why that is not possible here.
 pub(crate) async fn inside(test: &str) {
     if let Some(why) = testkit::in_namespaces(test).await.unwrap() {
-        eprintln!("SKIPPED: {why}");
+        testkit::skipped(why);
     }
 }

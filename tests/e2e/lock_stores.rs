@@ -219,7 +219,7 @@ pub(crate) async fn grant_leases(api: &KubeApiserver) {
 async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
     let tools = Tools::find().unwrap();
     if tools.kube_apiserver().is_none() {
-        eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
+        testkit::skipped("no kube-apiserver here; `make tools-kube` builds one");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use crate::{
 async fn a_run_that_the_oom_killer_ends_is_completed_by_the_next_start() {
     let memory = match MemoryLimit::create(256 * MIB) {
         Ok(memory) => memory,
-        Err(why) => return eprintln!("SKIPPED: {why:#}"),
+        Err(why) => return testkit::skipped(format_args!("{why:#}")),
     };
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).transport(Transport::Plain)).await;
     rig.fragment().await;

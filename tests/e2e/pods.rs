@@ -1,7 +1,7 @@
 //! The gate `kubernetes_pods` on a real kube-apiserver (1.35) with real RBAC, tokens, paging and etcd.
 //!
 //! A cold build takes 7 minutes on two busy cores (400 s of processor time, 2 GiB of build cache, a binary of
-//! 98 MiB), so `make test` does not install it: without it these tests say SKIPPED. `make tools-kube` builds it, if Go is
+//! 98 MiB), so `make test` does not install it: without it these tests are skipped. `make tools-kube` builds it, if Go is
 //! there. `src/adapters/gates/kubernetes/tests` run everywhere, against a server that speaks the same protocol.
 
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ impl Kubernetes {
     pub(crate) async fn start() -> Option<Self> {
         let tools = Tools::find().unwrap();
         if tools.kube_apiserver().is_none() {
-            eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
+            testkit::skipped("no kube-apiserver here; `make tools-kube` builds one");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -25,7 +25,7 @@ const SOAK_LIMIT: Duration = Duration::from_hours(4);
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_pauses_and_partitions_of_replicas_lose_and_double_nothing() {
     if let Some(why) = testkit::in_namespaces_for("replica_faults::inside_a_few_faults", FEW_LIMIT).await.unwrap() {
-        eprintln!("SKIPPED: {why}");
+        testkit::skipped(why);
     }
 }
 
@@ -33,7 +33,7 @@ async fn kills_pauses_and_partitions_of_replicas_lose_and_double_nothing() {
 #[ignore = "many minutes: `make soak`"]
 async fn soak_many_kills_pauses_and_partitions_of_replicas_lose_and_double_nothing() {
     if let Some(why) = testkit::in_namespaces_for("replica_faults::inside_many_faults", SOAK_LIMIT).await.unwrap() {
-        eprintln!("SKIPPED: {why}");
+        testkit::skipped(why);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 /// A fragmented cluster with a kube-apiserver on it; `None`, and a line that says so, if there is no kube-apiserver.
 async fn kubernetes() -> Option<(Rig, KubeApiserver, String)> {
     if testkit::Tools::find().unwrap().kube_apiserver().is_none() {
-        eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
+        testkit::skipped("no kube-apiserver here; `make tools-kube` builds one");
         return None;
     }
     let rig = Rig::steady(EtcdVersion::V3_5).await;

@@ -91,7 +91,7 @@ on_each_version! { row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_r
 async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_with_a_lease_of_kubernetes() {
     let rig = Rig::new(faults::newest()).await;
     if rig.tools.kube_apiserver().is_none() {
-        eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
+        testkit::skipped("no kube-apiserver here; `make tools-kube` builds one");
         return;
     }
     let api = KubeApiserver::start(&rig.tools, &rig.cluster, &rig.path("kube-apiserver.log")).await.unwrap();

@@ -16,7 +16,7 @@ const BEFORE_AND_AFTER: [EtcdVersion; 2] = [EtcdVersion::V3_5, EtcdVersion::V3_6
 async fn half_upgraded(spec: impl Fn(EtcdSpec) -> EtcdSpec) -> Option<Rig> {
     let [before, after] = BEFORE_AND_AFTER;
     if !faults::versions().contains(&after) {
-        eprintln!("SKIPPED: etcd {after} is not here, or DEFRAGD_ETCD selects another line");
+        testkit::skipped(format_args!("no etcd {after} here, or DEFRAGD_ETCD selects another line"));
         return None;
     }
     Some(Rig::with(spec(EtcdSpec::new(before).mixed(&[after, before, before]))).await)
@@ -72,7 +72,7 @@ async fn a_half_upgraded_cluster_without_space_takes_writes_again() {
 async fn a_cluster_with_a_downgrade_enabled_is_left_alone_until_it_is_cancelled() {
     let [before, after] = [EtcdVersion::V3_6, EtcdVersion::V3_7];
     if !faults::versions().contains(&after) {
-        eprintln!("SKIPPED: etcd {after} is not here, or DEFRAGD_ETCD selects another line");
+        testkit::skipped(format_args!("no etcd {after} here, or DEFRAGD_ETCD selects another line"));
         return;
     }
     let rig = Rig::fragmented(after).await;

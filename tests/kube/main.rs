@@ -17,7 +17,7 @@ mod users;
 /// Runs a test inside, by its full name, or says why it cannot.
 async fn on_a_node(test: &str) {
     if let Some(why) = testkit::in_node(test).await.unwrap() {
-        eprintln!("SKIPPED: {why}");
+        testkit::skipped(why);
     }
 }
 

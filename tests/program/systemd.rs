@@ -242,7 +242,7 @@ fn without_a_usable_socket_it_does_not_start_and_says_why() {
 async fn systemds_own_launcher_starts_it_with_the_first_connection() {
     let launcher = Path::new("/usr/bin/systemd-socket-activate");
     if !launcher.exists() {
-        return println!("SKIPPED: no systemd-socket-activate here");
+        return testkit::skipped("no systemd-socket-activate here");
     }
     let host = Host::new();
     // A free port that no other process gets by chance: the launcher must bind it itself.

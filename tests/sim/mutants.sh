@@ -38,8 +38,8 @@ transfer_not_done|crates/defragd-core/src/run/choose.rs|s/if step\.transfer_firs
 auto_never_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
 auto_does_not_fall_back|crates/defragd-core/src/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.observations > 99 {/
-gives_up_after_one_transfer|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS: u32 = 2/MAX_TRANSFERS: u32 = 1/
-transfers_without_end|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS: u32 = 2/MAX_TRANSFERS: u32 = 99/
+gives_up_after_one_transfer|crates/defragd-core/src/run/leader.rs|s/MAX_TRANSFERS_WITH_AUTO: u32 = 2/MAX_TRANSFERS_WITH_AUTO: u32 = 1/
+transfers_without_end|crates/defragd-core/src/run/leader.rs|s/self\.transfers < self\.max_transfers\(\) =>/self.transfers < 99 =>/
 open_snapshot_ignored|crates/defragd-core/src/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
 open_snapshot_forgotten_without_a_page|crates/defragd-core/src/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
 alarm_stays_armed_for_a_snapshot|crates/defragd-core/src/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/

@@ -28,7 +28,8 @@ const REST: Duration = Duration::from_secs(5);
 /// A difference below this is the clients' work, not the compaction's.
 const SAME_WITHIN_BYTES: u64 = 1 << 20;
 /// Leadership is transferred this many times in a run.
-const MAX_TRANSFERS: u32 = 2;
+const MAX_TRANSFERS: u32 = 4;
+const MAX_TRANSFERS_WITH_AUTO: u32 = 2;
 const DAY: Duration = Duration::from_hours(24);
 /// The shortest waits after the first, second, … failure in a row, in minutes; the last one repeats.
 const BACK_OFF_MINUTES: [u64; 4] = [1, 5, 15, 60];
@@ -212,7 +213,7 @@ impl World {
             LeaderPolicy::Last => {}
             LeaderPolicy::Auto => {
                 // Leadership that does not stay away: after that many transfers the leader is defragmented as it is.
-                let given_up = self.transfers_tried() >= MAX_TRANSFERS;
+                let given_up = self.transfers_tried() >= MAX_TRANSFERS_WITH_AUTO;
                 if self.schedule.policy.transfer_above.is_zero() && self.has_heir(seen, target) && !given_up {
                     self.violate("I2", format!("the leader {target} is defragmented, though a voter could lead"));
                 }
@@ -307,10 +308,12 @@ impl World {
     pub fn check_transfer(&mut self, from: MemberId, to: MemberId) {
         let seen = self.check_step(&RunStep::MoveLeader { from, to, member: String::new() });
         self.watch.orders.transfers += 1;
+        let is_auto = self.schedule.policy.leader == LeaderPolicy::Auto;
+        let most = if is_auto { MAX_TRANSFERS_WITH_AUTO } else { MAX_TRANSFERS };
         if let Some((run, ..)) = self.watch.orders.step {
             let (_, tried) = self.watch.orders.moves.entry(run).or_default();
             *tried += 1;
-            if *tried > MAX_TRANSFERS {
+            if *tried > most {
                 self.violate("policy", format!("leadership is moved once more in run {run}, and does not stay away"));
             }
         }

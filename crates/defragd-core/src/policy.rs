@@ -157,7 +157,8 @@ pub struct Policy {
     #[schemars(with = "Time", extend("default" = "10m", "x-range" = ["1s", "365d"]))]
     #[serde(deserialize_with = "time::duration")]
     pub defrag_deadline: Duration,
-    /// How long the cluster may take to be healthy again after a member.
+    /// How long the cluster may take to be healthy again after a member. With `leader: last_after_transfer`, a leadership
+    /// transfer that fails is tried again for as long.
     #[schemars(with = "Time", extend("default" = "5m", "x-range" = ["1s", "365d"]))]
     #[serde(deserialize_with = "time::duration")]
     pub recovery_timeout: Duration,

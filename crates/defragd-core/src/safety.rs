@@ -31,6 +31,8 @@ impl Reason {
                 | Self::DefragInFlight { .. }
                 | Self::DefragUnknown { .. }
                 | Self::RaftLag { .. }
+                // The quota of 3.4 and 3.5 is on their metrics pages only, and one of them may come too late.
+                | Self::QuotaUnknown { .. }
         )
     }
 }

@@ -35,9 +35,15 @@ async fn until_a_clusters_journal_is_read_the_page_says_so_and_offers_no_action(
             );
         }
     }
+    let actions = |page: &str| {
+        let (_, rest) = page.split_once("<div id=\"actions\"").expect("the page has actions");
+        rest.split_once('>').expect("a whole element").0.contains("data-live")
+    };
+    assert!(actions(&site.get("/clusters/a", "").await.body), "the script replaces them when the journal is read");
     cluster.ledger().await.expect("read");
     let page = site.get("/clusters/a", "").await.body;
     assert!(!page.contains("journal is still") && page.contains("action=\"/clusters/a/pause\""), "{page}");
+    assert!(!actions(&page), "nothing changes while a form is filled in");
 }
 
 #[tokio::test(start_paused = true)]

@@ -245,6 +245,9 @@ impl HttpGate {
                 format!("is {:?}, but a check must not change anything: use GET, HEAD, OPTIONS or POST", self.method);
             at.add("method", what);
         }
+        if self.expect_status.is_empty() {
+            at.add("expect_status", "is empty; remove it for 2xx");
+        }
         if self.expect_body.is_some() && self.method == "HEAD" {
             at.add("expect_body", "needs another method: the answer to HEAD has no body");
         }

@@ -33,7 +33,7 @@ async fn ended(defragd: &Defragd, run: i64) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_of_the_clock_lose_nothing_and_stop_nothing() {
     let Some(library) = Tools::find().unwrap().faketime() else {
-        return eprintln!("SKIPPED: no libfaketime here: tests/testkit/tools");
+        return testkit::skipped("no libfaketime here; tests/testkit/tools gets it");
     };
     let faked = home();
     let offset = faked.write("offset", "+0").unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use testkit::{FailingDisk, SmallDisk, in_namespaces, is_inside};
+use testkit::{FailingDisk, SmallDisk, in_namespaces, is_inside, skipped};
 
 use super::{alert, assert_recorded, clusters, fingerprint, post};
 use crate::rig::{MINUTE, client, home};
@@ -15,7 +15,7 @@ const ROUNDS: usize = 24;
 
 async fn inside(test: &str) {
     if let Some(why) = in_namespaces(&format!("machine::disk::{test}")).await.unwrap() {
-        eprintln!("SKIPPED: {why}");
+        skipped(why);
     }
 }
 
@@ -76,7 +76,7 @@ async fn inside_a_disk_that_fails() {
     let home = home();
     let disk = match FailingDisk::mount(&home.path("journal")) {
         Ok(disk) => disk,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return skipped(why),
     };
     let flags = [clusters(&home, 4)];
     let defragd = home.serve(&flags).await.unwrap();

@@ -25,7 +25,7 @@ async fn prometheus_and_curl_scrape_over_tls_with_a_password() {
     );
     let programs = [Some(tools.prometheus()), tools.prometheus_3()];
     if programs[1].is_none() {
-        println!("SKIPPED Prometheus 3: not here");
+        testkit::skipped("no Prometheus 3 here; tests/testkit/tools gets it");
     }
     for program in programs.into_iter().flatten() {
         let log = site.home.path("prometheus.log");
@@ -52,7 +52,7 @@ async fn prometheus_and_curl_scrape_over_tls_with_a_password() {
             ])
             .output()
     };
-    let Ok(answer) = curl("correct horse") else { return println!("SKIPPED the rest: no curl here") };
+    let Ok(answer) = curl("correct horse") else { return testkit::skipped("no curl here") };
     let page = String::from_utf8(answer.stdout).unwrap();
     assert!(answer.status.success() && page.contains("defragd_build_info"), "{page}");
     assert!(!curl("wrong horse").unwrap().status.success());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::{Tools, http, until};
+use crate::{Tools, http, skipped, until};
 
 /// A browser takes seconds to start where many things run at once.
 const READY: Duration = Duration::from_mins(1);
@@ -40,7 +40,7 @@ impl Browser {
     /// Starts it; `None`, with a line that says so, where it is not installed.
     pub async fn start(tools: &Tools, width: u32) -> Result<Option<Self>> {
         let Some([chromium, driver, axe]) = tools.browser() else {
-            eprintln!("SKIPPED: no Chromium, driver or axe-core here; `make tools-browser` gets them");
+            skipped("no Chromium, driver or axe-core here; `make tools-browser` gets them");
             return Ok(None);
         };
         http::use_tls();

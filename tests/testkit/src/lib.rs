@@ -7,7 +7,8 @@
 //! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
 //! [`Alertmanager`] and [`Defragd`] in its [`Home`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is
 //! a whole Kubernetes node, [`GoClients`] are clients of both, [`Haproxy`] stands in front of etcd, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`],
-//! [`SmallDisk`], [`FailingDisk`], [`MemoryLimit`] and [`in_namespaces`]. [`on_each_version`] writes a test for each version.
+//! [`SmallDisk`], [`FailingDisk`], [`MemoryLimit`] and [`in_namespaces`]. [`on_each_version`] writes a test for each version,
+//! [`skipped`] says that one cannot run here.
 //!
 //! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
 
@@ -35,6 +36,7 @@ mod port;
 mod process;
 mod prometheus;
 mod sandbox;
+mod skip;
 mod timeline;
 mod tools;
 mod versions;
@@ -70,6 +72,7 @@ pub use process::{processor_time, tail};
 pub use prometheus::{FiringAlert, Prometheus, Sample, shortened_rules};
 pub use rcgen;
 pub use sandbox::{in_namespaces, in_namespaces_for, is_inside};
+pub use skip::skipped;
 pub use timeline::{Defrag, Timeline};
 pub use tools::{EtcdVersion, Tools};
 pub use versions::on_version;

@@ -2,13 +2,13 @@
 
 use std::future::Future;
 
-use crate::{EtcdVersion, Tools};
+use crate::{EtcdVersion, Tools, skipped};
 
 /// Writes a test for each line of etcd: `on_each_version! { a_cluster_of _ works => scenario }` writes
 /// `a_cluster_of_3_4_works`, `a_cluster_of_3_5_works` and so on, which call `scenario(version)`.
 ///
 /// `[3_5 3_6]` in front limits it to these lines, and attributes before that are put on each test. Where a line is not
-/// installed, its test prints SKIPPED.
+/// installed, its test is skipped.
 #[macro_export]
 macro_rules! on_each_version {
     ($(#[$attribute:meta])* $before:ident _ $($after:ident)? => $scenario:expr) => {
@@ -32,7 +32,7 @@ macro_rules! on_each_version {
     };
 }
 
-/// Runs the scenario on that line, or prints SKIPPED where it is not installed.
+/// Runs the scenario on that line, or skips it where that is not installed.
 ///
 /// # Panics
 /// If the other tools are not installed.
@@ -40,10 +40,8 @@ pub async fn on_version<F: Future<Output = ()>>(version: EtcdVersion, scenario: 
     if Tools::find().expect("the tools to be installed").etcd_versions().contains(&version) {
         Box::pin(scenario(version)).await;
     } else if let Some(only) = EtcdVersion::wanted() {
-        eprintln!("SKIPPED: DEFRAGD_ETCD={} selects another line than {version}", only.as_str());
+        skipped(format_args!("DEFRAGD_ETCD={} selects another line than {version}", only.as_str()));
     } else {
-        eprintln!(
-            "SKIPPED: there is no etcd {version} here; tests/testkit/tools builds 3.6 and later where there is Go"
-        );
+        skipped(format_args!("no etcd {version} here; tests/testkit/tools builds 3.6 and later where there is Go"));
     }
 }

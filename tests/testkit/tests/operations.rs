@@ -79,7 +79,7 @@ async fn members_restored_from_a_file_have_its_keys_and_its_free_pages() -> Resu
 async fn go_clients_write_read_and_watch() -> Result<()> {
     let tools = Tools::find()?;
     if let Some(why) = GoClients::missing(&tools) {
-        eprintln!("SKIPPED: {why}");
+        testkit::skipped(why);
         return Ok(());
     }
     let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5)).await?;

@@ -26,8 +26,9 @@ impl Run {
     /// Disarms the next alarm, or returns why it must stay armed. CORRUPT is not armed: the plan would be blocked.
     pub(super) fn disarm_next(&mut self, facts: &ClusterFacts) -> Action {
         if let Some(reason) = near_quota(facts) {
-            return self.give_up(reason);
+            return self.observe_again(reason);
         }
+        self.observations = 0;
         let alarms = facts.alarms.as_ref().map(Vec::as_slice).unwrap_or_default();
         let armed = alarms.iter().filter(|alarm| alarm.kind == AlarmKind::NoSpace).map(|alarm| alarm.member);
         let Some(member_id) = armed.into_iter().find(|member| !self.disarmed.contains(member)) else {

@@ -44,8 +44,11 @@ impl Run {
         if let Some(reason) = blocked {
             return self.observe_again(reason);
         }
-        self.observations = 0;
         let disarm = acts && self.brief.policy.disarm_no_space && self.no_space;
+        // A disarming has more conditions, which may need several observations, too.
+        if next.is_some() || !disarm {
+            self.observations = 0;
+        }
         let has_pages = match &next {
             // Another one is next than was expected, or its snapshot was open when its page was last read.
             Some((step, _)) => self.pages.include(step.member_id) && !(disarm && step.waits_for.is_some()),
@@ -81,7 +84,7 @@ impl Run {
         let next = next.filter(|_| !(waits && disarm && alarms::near_quota(facts).is_none()));
         match next {
             Some((PlannedMember { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
-            Some((step, need)) if step.transfer_first => self.begin_transfer(facts, step, need),
+            Some((step, need)) if step.transfer_first => self.begin_transfer(now, facts, step, need),
             Some((step, need)) => self.intend(facts, step, need),
             None if self.has_to_verify(disarm) => self.verify(facts),
             None if disarm => self.disarm_next(facts),

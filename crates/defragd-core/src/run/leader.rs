@@ -9,13 +9,16 @@ use crate::{
     plan::{Decision, Plan, PlannedMember},
     policy::{LeaderPolicy, Need},
     reason::Reason,
+    words,
 };
 
 /// How long the cluster must be healthy under one leader after a transfer; under a new one no longer than between
 /// members.
 const STEADY: Duration = Duration::from_secs(3);
 /// Leadership that keeps coming back, or does not move, has a cause that an operator should look into.
-const MAX_TRANSFERS: u32 = 2;
+const MAX_TRANSFERS: u32 = 4;
+/// With `auto` the leader is then defragmented as the leader, which is better than a long wait.
+const MAX_TRANSFERS_WITH_AUTO: u32 = 2;
 
 #[derive(Clone, Debug)]
 pub(super) struct Transfer {
@@ -26,18 +29,36 @@ pub(super) struct Transfer {
     leads: Option<(MemberId, Duration)>,
 }
 
+impl Transfer {
+    fn begin(from: MemberId, to: String, since: Duration) -> Self {
+        Self { from, to, since, leads: None }
+    }
+}
+
 /// Why a leadership transfer must not be sent: only the leader can do it, and leadership has moved by itself.
 pub(super) fn led_by_another(step: &RunStep, facts: &ClusterFacts) -> Option<Reason> {
     let RunStep::MoveLeader { from, .. } = step else { return None };
-    let member = facts.member(*from).map_or_else(|| from.to_string(), |facts| facts.member.label());
-    (facts.leader() != Some(*from)).then_some(Reason::NoLongerNext { member })
+    (facts.leader() != Some(*from)).then(|| Reason::NoLongerNext { member: label(facts, *from) })
+}
+
+fn label(facts: &ClusterFacts, member: MemberId) -> String {
+    facts.member(member).map_or_else(|| member.to_string(), |facts| facts.member.label())
 }
 
 impl Run {
-    pub(super) fn begin_transfer(&mut self, facts: &ClusterFacts, leader: PlannedMember, need: Need) -> Action {
+    pub(super) fn begin_transfer(
+        &mut self,
+        now: Duration,
+        facts: &ClusterFacts,
+        leader: PlannedMember,
+        need: Need,
+    ) -> Action {
         let reason = match self.transfer_target(facts, leader.member_id) {
-            Some(target) if self.transfers < MAX_TRANSFERS => {
+            Some(target) if self.transfers < self.max_transfers() => {
                 let (to, member) = (target.member.id, target.member.label());
+                if now < self.transfer_due {
+                    return self.observe_in(Phase::Transfer(Transfer::begin(leader.member_id, member, now)));
+                }
                 self.transfers += 1;
                 return self.intend_step(RunStep::MoveLeader { from: leader.member_id, to, member });
             }
@@ -62,7 +83,26 @@ impl Run {
 
     fn transfer_failed(&self, member: String, leader: &str) -> Reason {
         let error = self.transfer_error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
-        Reason::TransferFailed { member, detail: format!("after {} attempts, {leader} leads{error}", self.transfers) }
+        let attempts = words::count(self.transfers, "attempt");
+        Reason::TransferFailed { member, detail: format!("after {attempts}, {leader} leads{error}") }
+    }
+
+    fn max_transfers(&self) -> u32 {
+        match self.brief.policy.leader {
+            LeaderPolicy::Auto => MAX_TRANSFERS_WITH_AUTO,
+            LeaderPolicy::Last | LeaderPolicy::LastAfterTransfer | LeaderPolicy::Skip => MAX_TRANSFERS,
+        }
+    }
+
+    /// How long after the last transfer the next one may be sent. What keeps a voter from leading may pass within
+    /// seconds, but each transfer costs clients some writes: a wait is four times as long as the one before it, and all
+    /// waits together take `recovery_timeout`.
+    fn wait_for_next_transfer(&self) -> Duration {
+        let left = self.max_transfers().saturating_sub(self.transfers);
+        if left == 0 {
+            return Duration::ZERO;
+        }
+        self.brief.policy.recovery_timeout * 3 / 4_u32.pow(MAX_TRANSFERS - self.transfers)
     }
 
     /// The most advanced voter among those that need no defragmentation (any more).
@@ -100,11 +140,12 @@ impl Run {
     ) -> Action {
         // An error or a lost answer says nothing: only what the members report afterwards counts.
         self.transfer_error = answer.err();
-        self.observe_soon(Phase::Transfer(Transfer { from, to, since: now, leads: None }), Duration::ZERO)
+        self.transfer_due = now.saturating_add(self.wait_for_next_transfer());
+        self.observe_soon(Phase::Transfer(Transfer::begin(from, to, now)), Duration::ZERO)
     }
 
-    /// A transfer is over when the cluster is healthy again, under any leader: etcd does not continue one that did
-    /// not succeed, and another tool or an election may have moved leadership back.
+    /// A transfer is over when the cluster is healthy again, under another leader or until the next transfer is due:
+    /// etcd does not continue one that did not succeed, and another tool or an election may have moved leadership back.
     pub(super) fn follow_transfer(
         &mut self,
         now: Duration,
@@ -121,12 +162,16 @@ impl Run {
         let leader = facts.as_ref().ok().and_then(ClusterFacts::leader).filter(|_| trouble.is_none());
         let before = transfer.leads.filter(|(before, _)| Some(*before) == leader);
         transfer.leads = before.or(leader.map(|leader| (leader, now)));
-        if let Some((leader, since)) = transfer.leads {
+        let mut failed = None;
+        if let (Some((leader, since)), Ok(known)) = (transfer.leads, facts) {
             let moved = leader != transfer.from;
             let steady = if moved { STEADY.min(self.brief.policy.pause_between_members) } else { STEADY };
             if now.saturating_sub(since) >= steady {
-                // This observation makes the choice: as after a member, there is no second one.
-                return self.choose(now, facts);
+                if moved || now >= self.transfer_due {
+                    // This observation makes the choice: as after a member, there is no second one.
+                    return self.choose(now, facts);
+                }
+                failed = Some(self.transfer_failed(transfer.to.clone(), &label(known, leader)));
             }
         }
         let waited = now.saturating_sub(transfer.since);
@@ -135,7 +180,7 @@ impl Run {
             let detail = trouble.map_or_else(|| "leadership keeps moving".to_owned(), |trouble| trouble.to_string());
             return self.give_up(Reason::TransferFailed { member: transfer.to, detail });
         }
-        self.waiting_for = trouble;
+        self.waiting_for = trouble.or(failed);
         self.observe_soon(Phase::Transfer(transfer), waited)
     }
 }

@@ -146,6 +146,8 @@ pub struct Run {
     transfers: u32,
     /// Why the last of them has no good answer.
     transfer_error: Option<StepError>,
+    /// When the next one may be sent.
+    transfer_due: Duration,
     disarmed: BTreeSet<Option<MemberId>>,
     /// Whether an earlier process disarmed NOSPACE and did not see it stay clear.
     unproven: bool,
@@ -286,6 +288,7 @@ impl Run {
                     self.disarm_next(facts)
                 }
             }
+            (Some(reason), _) => self.observe_again(reason),
             _ => self.finish(outcome),
         }
     }

@@ -72,7 +72,7 @@ impl Forms<'_> {
         let is_held = summary.paused.is_some() || summary.breaker.is_some() || summary.hash_mismatch.is_some();
         if !summary.journal_read {
             let reading = words::capital(Badge::JOURNAL_UNREAD.words);
-            return html! { (self.problem()) p { (reading) ". Reload this page for the actions." } };
+            return html! { (self.problem()) p { (reading) "." } };
         }
         html! {
             (self.problem())

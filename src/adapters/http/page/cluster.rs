@@ -83,7 +83,8 @@ pub(super) async fn show<S: Service>(
         }
         section aria-labelledby="actions-title" {
             h2 #actions-title { "Actions" }
-            (forms(&view, visitor, form.as_ref(), typed, &links))
+            // Only until there are forms: nothing must change while they are filled in.
+            div #actions data-live[!view.summary.journal_read] { (forms(&view, visitor, form.as_ref(), typed, &links)) }
         }
         section aria-labelledby="runs-title" {
             h2 #runs-title { "Runs" }

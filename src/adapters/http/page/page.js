@@ -6,6 +6,7 @@
   const TOGETHER_MS = 300; // several changes at once are fetched together
   const link = document.getElementById("link");
   const say = document.getElementById("say");
+  const shown = new Map(); // the content of each live part as it came: people may have opened something in it
   let timer = 0, busy = false, again = false, said = null;
 
   function tell(text, lost) {
@@ -22,7 +23,9 @@
   function swap(fresh) {
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
-      if (!next || next.innerHTML === part.innerHTML) continue;
+      if (!next || next.innerHTML === shown.get(part.id)) continue;
+      shown.set(part.id, next.innerHTML);
+      part.toggleAttribute("data-live", next.hasAttribute("data-live"));
       const focused = part.contains(document.activeElement) ? key(document.activeElement) : null;
       part.replaceChildren(...document.importNode(next, true).childNodes);
       if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
@@ -61,5 +64,6 @@
   // Reloading the page must not show the confirmation of an action again.
   if (location.search.includes("done=")) history.replaceState(null, "", location.pathname);
   said = [...document.querySelectorAll("[data-say]")].map((part) => part.textContent).join(". ");
+  for (const part of document.querySelectorAll("[data-live]")) shown.set(part.id, part.innerHTML);
   plan(REFRESH_MS);
 })();

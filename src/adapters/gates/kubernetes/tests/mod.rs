@@ -354,7 +354,7 @@ async fn a_kubeconfig_that_cannot_be_used_is_a_failure_with_its_path() {
 #[tokio::test]
 async fn without_a_kubeconfig_it_is_the_service_account_of_a_pod() {
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        eprintln!("SKIPPED: this runs in a pod");
+        testkit::skipped("this runs in a pod");
         return;
     }
     let server = ApiServer::start(Vec::new()).await;
