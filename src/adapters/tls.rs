@@ -15,6 +15,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use rustls_platform_verifier::BuilderVerifierExt;
+use thiserror::Error;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 pub(super) enum Trust {
@@ -130,16 +131,9 @@ fn in_force(certificate: &CertificateDer<'_>, usage: Usage, now: UnixTime) -> Re
 }
 
 /// The library's error for a CA's certificate, in words that help.
+#[derive(Error)]
+#[error("it is a CA certificate (CaUsedAsEndEntity), and is accepted only if this very certificate is in the CA file")]
 struct OwnAuthority;
-
-impl fmt::Display for OwnAuthority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "it is a CA certificate (CaUsedAsEndEntity), and is accepted only if this very certificate \
-            is in the CA file",
-        )
-    }
-}
 
 // The library displays foreign errors with Debug.
 impl fmt::Debug for OwnAuthority {
@@ -147,8 +141,6 @@ impl fmt::Debug for OwnAuthority {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl std::error::Error for OwnAuthority {}
 
 /// The same error, unless it is that one.
 pub(super) fn explained(error: rustls::Error) -> rustls::Error {

@@ -1,7 +1,7 @@
 //! One configured cluster: its target ([`super::target`]), its requests ([`super::requests`], served by
 //! [`super::worker`]) and its succession ([`super::succession`]), joined; and its summary for the outside.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -58,16 +58,16 @@ pub struct Shared<J> {
     pub max_concurrent_runs: u32,
     pub clock: Arc<dyn Clock>,
     /// Which etcd clusters runs work on.
-    pub claims: Claims,
-    pub changes: Changes,
-    pub fleet_observer: FleetObserver,
-    pub notifications: Notifications,
-    pub idle_reads: IdleReads,
-    pub journal_check: JournalCheck,
+    pub(super) claims: Claims,
+    pub(super) changes: Changes,
+    pub(super) fleet_observer: FleetObserver,
+    pub(super) notifications: Notifications,
+    /// What nothing waits for is read from the journal one cluster after the other: a thousand at once would delay what
+    /// does wait.
+    idle_reads: Semaphore,
+    /// When it was last checked whether the journal can be written, and what was found.
+    journal_check: AsyncMutex<Option<(Instant, Option<JournalError>)>>,
 }
-
-/// When it was last checked whether the journal can be written, and what was found.
-pub type JournalCheck = AsyncMutex<Option<(Instant, Option<JournalError>)>>;
 
 impl<J: Journal> Shared<J> {
     /// Why the journal cannot be written, if it cannot. A check writes to the disk, so one that is younger than this is enough.
@@ -85,21 +85,33 @@ impl<J: Journal> Shared<J> {
 }
 
 impl<J> Shared<J> {
+    pub fn new(
+        journal: J,
+        counters: Counters,
+        clock: Arc<dyn Clock>,
+        notifications: Notifications,
+        max_concurrent_runs: u32,
+    ) -> Self {
+        Self {
+            journal,
+            counters,
+            slots: Arc::new(Semaphore::new(max_concurrent_runs as usize)),
+            max_concurrent_runs,
+            clock,
+            claims: Claims::default(),
+            changes: Changes::default(),
+            fleet_observer: FleetObserver::default(),
+            notifications,
+            idle_reads: Semaphore::new(1),
+            journal_check: AsyncMutex::default(),
+        }
+    }
+
     /// Waits for the turn to read from the journal what nothing waits for.
     pub(super) async fn idle_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = self.idle_reads.0.acquire().await.ok();
+        let turn = self.idle_reads.acquire().await.ok();
         self.fleet_observer.scrapes_first().await;
         turn
-    }
-}
-
-/// What nothing waits for is read from the journal one cluster after the other: a thousand at once would delay what does
-/// wait.
-pub struct IdleReads(pub(super) Semaphore);
-
-impl Default for IdleReads {
-    fn default() -> Self {
-        Self(Semaphore::new(1))
     }
 }
 
@@ -206,11 +218,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         *self.settings.lock() = Arc::new(settings);
     }
 
-    /// Checks whether the credential files changed.
-    pub async fn renew(&self) {
-        self.target.renew().await;
-    }
-
     fn set_rules(&self, rules: Rules) {
         self.shared.counters.expect_gates(self.name(), rules.gates.iter().map(|gate| &gate.rule));
         *self.rules.lock() = Arc::new(rules);
@@ -283,11 +290,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         sample.is_duplicate = !self.shared.claims.same_as(self.name()).is_empty();
         sample.credentials_refused = self.target.refuses_credentials();
         sample
-    }
-
-    /// Records revisions for a compaction by age. Never ends.
-    pub async fn watch_revisions(&self) -> Infallible {
-        self.target.watch_revisions().await
     }
 
     /// The term of the lock, while this replica certainly holds it.

@@ -15,19 +15,8 @@ pub(in crate::app) type TestCluster = Cluster<FakeEtcd, FakeJournal>;
 
 pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
     let clock = VirtualClock::starting_at("2026-11-23T00:00:00Z");
-    Arc::new(Shared {
-        journal: FakeJournal::timed(clock),
-        counters: Counters::new(["a"]),
-        clock: Arc::new(clock),
-        claims: Claims::default(),
-        changes: Changes::default(),
-        fleet_observer: FleetObserver::default(),
-        notifications: Notifications::default(),
-        idle_reads: IdleReads::default(),
-        journal_check: JournalCheck::default(),
-        slots: Arc::new(Semaphore::new(slots as usize)),
-        max_concurrent_runs: slots,
-    })
+    let (journal, counters) = (FakeJournal::timed(clock), Counters::new(["a"]));
+    Arc::new(Shared::new(journal, counters, Arc::new(clock), Notifications::default(), slots))
 }
 
 /// A cluster in the world of `shared`; another one of the same name represents the next process.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use crate::{
-    adapters::http::{AccessPolicy, Options, router},
+    adapters::http::{self, AccessPolicy, Options, Web},
     app::{
         cluster::tests::{cluster_in, shared},
         fake::{FakeEtcd, FakeJournal},
@@ -22,6 +22,11 @@ pub(super) fn site(names: &[&str], mode: Mode, access: AccessPolicy) -> (Arc<Fak
     let policy = Policy { mode, ..Policy::default() };
     let clusters = names.iter().map(|name| cluster_in(&world, name, policy.clone())).collect();
     let app = Arc::new(App::new(clusters, world));
-    let router = router(Arc::clone(&app), Options::plain(access));
+    let router = router(&app, access);
     (app, router)
+}
+
+/// Over plain HTTP, without prefixes.
+pub(super) fn router(app: &Arc<FakeApp>, access: AccessPolicy) -> Router {
+    http::router(Arc::clone(app), access, Arc::new(Web::plain()), Options::default())
 }

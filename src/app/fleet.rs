@@ -69,7 +69,7 @@ impl<E: Etcd, J: Journal> ClusterTask<E, J> {
             tokio::select! {
                 // Ends on a stop, after the run in progress.
                 () = Box::pin(cluster.work(stop.clone())) => {}
-                never = Box::pin(cluster.watch_revisions()) => match never {},
+                never = Box::pin(cluster.target.watch_revisions()) => match never {},
                 never = Box::pin(cluster.keep_schedule()) => match never {},
                 never = Box::pin(cluster.observe_at_start()) => match never {},
                 // Renews until the run in progress has ended.

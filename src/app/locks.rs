@@ -8,12 +8,12 @@ use super::connect::sources;
 use crate::{
     adapters::{
         etcd::{CredentialFiles, EtcdCluster, Sources},
-        lock::{EtcdLock, EtcdLockSettings, KubernetesLock, KubernetesLockSettings},
+        lock::{EtcdLock, KubernetesLock},
         outgoing::HttpPeers,
     },
     config::{ClusterSettings, LockKind, LockSettings},
     core::lock::Holder,
-    ports::lock::LockStore,
+    ports::lock::{LockCandidate, LockStore},
 };
 
 /// This replica's name and URL for the other replicas.
@@ -25,7 +25,7 @@ pub fn holder(settings: &LockSettings) -> Holder {
 
 /// The lock's store for this cluster; `None` with a single replica. Nothing is sent yet.
 pub fn store(settings: &LockSettings, cluster: &ClusterSettings) -> anyhow::Result<Option<Arc<dyn LockStore>>> {
-    let me = holder(settings);
+    let candidate = LockCandidate { cluster: cluster.name.clone(), me: holder(settings), ttl: settings.ttl };
     Ok(match settings.kind {
         LockKind::None => None,
         LockKind::Etcd => {
@@ -38,21 +38,9 @@ pub fn store(settings: &LockSettings, cluster: &ClusterSettings) -> anyhow::Resu
                 EtcdCluster::open(Sources { endpoints: keys.endpoints, files, ..Sources::default() })
                     .context("lock.etcd")?
             };
-            let (prefix, cluster, ttl) = (keys.prefix, cluster.name.clone(), settings.ttl);
-            Some(Arc::new(EtcdLock::new(etcd, EtcdLockSettings { prefix, cluster, me, ttl })))
+            Some(Arc::new(EtcdLock::new(etcd, keys.prefix, candidate)))
         }
-        LockKind::Kubernetes => {
-            let keys = settings.kubernetes();
-            Some(Arc::new(KubernetesLock::new(KubernetesLockSettings {
-                kubeconfig: keys.kubeconfig,
-                context: keys.context,
-                namespace: keys.namespace,
-                name_prefix: keys.name_prefix,
-                cluster: cluster.name.clone(),
-                me,
-                ttl: settings.ttl,
-            })))
-        }
+        LockKind::Kubernetes => Some(Arc::new(KubernetesLock::new(settings.kubernetes(), candidate))),
     })
 }
 

@@ -24,7 +24,7 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        overview::{ClusterView, LastRun, Live, Overview, ProgressLine},
+        overview::{ClusterView, Live, Overview, ProgressLine},
     },
 };
 
@@ -76,10 +76,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let summary = self.summary();
         let state = self.requests.state.lock();
         let speeds = (!state.unread).then(|| state.speeds.clone());
-        let last = state.ledger.runs.iter().rev().find_map(|run| {
-            let outcome = run.outcome.clone()?;
-            Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })
-        });
+        let last = state.ledger.runs.iter().rev().find_map(|run| run.outcome.clone());
         drop(state);
         let sizes = Arc::clone(&self.observations.sizes.lock());
         let (observation, live) = (self.observations.seen(), self.current_run.get());

@@ -79,9 +79,7 @@ impl ObservedProblems {
         }
         self.unobserved = now.into_iter().map(|(who, unknown)| (who, unknown.kind)).collect();
     }
-}
 
-impl ObservedProblems {
     /// Records whether an endpoint returned the member list. Logs it at most once a minute if none did. What needs an
     /// operator is logged by [`Self::record`].
     pub(super) fn reached(&mut self, cluster: &str, endpoints: &[String], listed: Option<&Unknown>) {

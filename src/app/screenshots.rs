@@ -14,11 +14,11 @@ use super::{
         tests::{cluster_in, shared},
     },
     fake::FakeJournal,
-    fake_site::FakeApp,
+    fake_site::{FakeApp, router},
     service::App,
 };
 use crate::{
-    adapters::http::{AccessPolicy, Options, router},
+    adapters::http::AccessPolicy,
     core::{
         cluster::{MemberId, Status},
         fixture,
@@ -114,7 +114,7 @@ async fn fleet(scenes: &[(String, Scene)]) -> Fleet {
     for (name, scene) in scenes {
         set(&app, name, *scene).await;
     }
-    let router = router(Arc::clone(&app), Options::plain(AccessPolicy::tokens(None, None)));
+    let router = router(&app, AccessPolicy::tokens(None, None));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tasks.spawn(async move { axum::serve(listener, router).await.expect("it serves") });

@@ -10,22 +10,14 @@ use std::{
 
 use anyhow::Context;
 use axum::Router;
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::{error, info, warn};
 
 use super::{
-    claims::Claims,
-    cluster::{Cluster, IdleReads, JournalCheck, Shared, stop_channel},
+    cluster::{Cluster, Shared, stop_channel},
     connect::{connect, connect_module},
-    descriptors, gates,
-    live::Changes,
-    locks,
+    descriptors, gates, locks,
     notify::{self, Notifications},
-    observations::FleetObserver,
     probe::{Connector, Probes},
     reconcile::reconcile,
     reload::{Equip, Reader},
@@ -70,17 +62,7 @@ pub struct ServeOptions {
     pub admin_token_file: Option<PathBuf>,
     /// No receiver and no runs.
     pub exporter_only: bool,
-    pub telemetry_path: String,
-    /// How many scrapes are served at the same time; 0 means no limit.
-    pub max_requests: usize,
-    /// Prefix of every path: empty, or like `/defragd`.
-    pub route_prefix: String,
-    /// Prefix of every path in links.
-    pub link_prefix: String,
-    /// The URL that browsers use, if configured.
-    pub external_url: Option<url::Url>,
-    /// Subtracted from each scrape's timeout.
-    pub timeout_offset: Duration,
+    pub http: Options,
     pub data_dir: PathBuf,
     pub retention: Retention,
     /// Queried at start for firing alerts.
@@ -142,19 +124,6 @@ fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::R
         );
     }
     Ok(access)
-}
-
-fn http_options(options: &ServeOptions, access: AccessPolicy, web: Arc<Web>) -> Options {
-    Options {
-        access,
-        telemetry_path: options.telemetry_path.clone(),
-        timeout_offset: options.timeout_offset,
-        max_requests: options.max_requests,
-        route_prefix: options.route_prefix.clone(),
-        link_prefix: options.link_prefix.clone(),
-        external_url: options.external_url.clone(),
-        web,
-    }
 }
 
 fn web(options: &ServeOptions, shared: &Arc<Shared<SqliteJournal>>) -> anyhow::Result<Web> {
@@ -224,7 +193,7 @@ fn counters(settings: &Settings, options: &ServeOptions) -> Counters {
 /// The targets of run notifications.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
     let targets: Vec<_> = notify::targets(&settings.notify).into_iter().collect::<anyhow::Result<_>>()?;
-    Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
+    Ok(Notifications::start(targets, counters.notifications(), options.http.external_url.as_ref()))
 }
 
 /// The first lines of the log: what runs, with which configuration.
@@ -256,20 +225,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let journal = journal(&options, Arc::clone(&clock))?;
     let counters = counters(&settings, &options);
     let notifications = notifications(&settings, &options, &counters)?;
-    let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
-    let shared = Arc::new(Shared {
-        journal,
-        counters,
-        clock,
-        claims: Claims::default(),
-        changes: Changes::default(),
-        fleet_observer: FleetObserver::default(),
-        notifications,
-        idle_reads: IdleReads::default(),
-        journal_check: JournalCheck::default(),
-        slots: Arc::new(Semaphore::new(slots)),
-        max_concurrent_runs: options.max_concurrent_runs,
-    });
+    let shared = Arc::new(Shared::new(journal, counters, clock, notifications, options.max_concurrent_runs));
     let web = Arc::new(web(&options, &shared)?);
     let handed = inherited.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
@@ -288,7 +244,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
 
     // Bound before anything runs: a second defragd must fail here, not later.
     let listeners = listeners(handed, &options).await?;
-    let own_url = listeners.first().map(|listener| url_here(listener.address(), web.is_tls(), &options.route_prefix));
+    let own_url =
+        listeners.first().map(|listener| url_here(listener.address(), web.is_tls(), &options.http.route_prefix));
     if let Some(Err(error)) = own_url.map(|url| journal.publish_url(&url)) {
         warn!(%error, "cannot write this server's URL into the journal's directory: commands there need --server");
     }
@@ -297,7 +254,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let (stop, stopped) = stop_channel();
     // The HTTP side outlives the runs: clients see the shutdown and the run's end.
     let (end_http, http_ends) = watch::channel(false);
-    let router = router(Arc::clone(&app), http_options(&options, access, Arc::clone(&web)));
+    let router = router(Arc::clone(&app), access, Arc::clone(&web), options.http.clone());
     // Before anyone can see that it serves, and send one: it would end the process at once, a reload too.
     let mut signals = Signals::new()?;
     let servers = servers(listeners, &router, &web, &http_ends);

@@ -161,7 +161,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// Checks each cluster's certificates, keys and passwords for changes, one cluster after the other.
     pub async fn renew(&self) {
         for cluster in self.fleet.all() {
-            cluster.renew().await;
+            cluster.target.renew().await;
         }
     }
 

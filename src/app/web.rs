@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     adapters::http::Web,
     config::web::from_file,
-    ports::web::{BadWebFile, WebConfig, WebSource},
+    ports::web::{WebConfig, WebSource},
 };
 
 pub struct WebFile<F> {
@@ -30,8 +30,8 @@ impl<F: Fn(bool) + Send + Sync + 'static> WebSource for WebFile<F> {
         &self.path
     }
 
-    fn load(&self) -> Result<WebConfig, BadWebFile> {
-        from_file(&self.path).map_err(|error| BadWebFile(error.to_string()))
+    fn load(&self) -> Result<WebConfig, String> {
+        from_file(&self.path).map_err(|error| error.to_string())
     }
 
     fn reloaded(&self, taken: bool) {

@@ -6,7 +6,6 @@ use super::{Exit, args::UsageError};
 use crate::{
     adapters::outgoing::{ClientSettings, ClientTls, Credentials, HealthClient},
     core::time::Time,
-    ports::access::User,
 };
 
 #[derive(Debug, clap::Args)]
@@ -51,25 +50,15 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let access = ClientSettings {
-        credentials: Credentials {
-            bearer_token_file: args.token_file,
-            basic_auth: args
-                .user
-                .zip(args.password_file)
-                .map(|(username, password_file)| User { username, password_file }),
-            ..Credentials::default()
-        },
-        tls: ClientTls {
-            ca_file: args.ca_file,
-            cert_file: args.cert_file,
-            key_file: args.key_file,
-            server_name: args.server_name,
-            ..ClientTls::default()
-        },
-        timeout: args.timeout.into(),
-        follow_redirects: false,
+    let credentials = Credentials::of_flags(args.token_file, args.user, args.password_file);
+    let tls = ClientTls {
+        ca_file: args.ca_file,
+        cert_file: args.cert_file,
+        key_file: args.key_file,
+        server_name: args.server_name,
+        ..ClientTls::default()
     };
+    let access = ClientSettings::new(credentials, tls, args.timeout.into());
     let client = HealthClient::new(&args.url, access).map_err(|error| UsageError(format!("--url: {error}")))?;
     let said = client.ask(if args.ready { "-/ready" } else { "-/healthy" }).await?;
     writeln!(std::io::stdout(), "{said}")?;

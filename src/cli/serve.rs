@@ -12,7 +12,7 @@ use super::{
     shards::ShardArgs,
 };
 use crate::{
-    adapters::{journal::Retention, outgoing::Alertmanager},
+    adapters::{http::Options, journal::Retention, outgoing::Alertmanager},
     app::{
         reload::Reader,
         serve::{ServeOptions, serve},
@@ -21,144 +21,27 @@ use crate::{
     telemetry::logging,
 };
 
+// A heading holds for what follows, so the flags without one come first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address to listen on; may be given several times
-    #[arg(
-        long = "web.listen-address",
-        env = "DEFRAGD_WEB_LISTEN_ADDRESS",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9379",
-        value_name = "ADDRESS",
-        help_heading = "Web"
-    )]
-    listen: Vec<String>,
-    /// Listen on the sockets that systemd passes, instead of the addresses
-    #[arg(
-        long = "web.systemd-socket",
-        env = "DEFRAGD_WEB_SYSTEMD_SOCKET",
-        action = ArgAction::SetTrue,
-        help_heading = "Web"
-    )]
-    systemd_socket: bool,
-    /// File with TLS, users, headers and a rate limit, in exporter-toolkit's format; reloaded when it changes
-    #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE", help_heading = "Web")]
-    web_config_file: Option<PathBuf>,
-    /// File with the bearer token that webhook senders must present; required on non-loopback addresses, unless
-    /// --web.config.file requires a password or a client certificate
-    #[arg(
-        long = "web.bearer-token-file",
-        env = "DEFRAGD_WEB_BEARER_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Web"
-    )]
-    bearer_token_file: Option<PathBuf>,
-    /// File with the bearer token for run, approve, reject, pause, resume, cancel and reload [default: the webhook senders' token]
-    #[arg(
-        long = "web.admin-token-file",
-        env = "DEFRAGD_WEB_ADMIN_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Web"
-    )]
-    admin_token_file: Option<PathBuf>,
-    /// Path of the metrics
-    #[arg(
-        long = "web.telemetry-path",
-        env = "DEFRAGD_WEB_TELEMETRY_PATH",
-        default_value = "/metrics",
-        value_name = "PATH",
-        help_heading = "Web"
-    )]
-    telemetry_path: String,
-    /// How many scrapes are served at the same time, others get 503; 0 means no limit
-    #[arg(
-        long = "web.max-requests",
-        env = "DEFRAGD_WEB_MAX_REQUESTS",
-        default_value_t = 40,
-        value_name = "NUMBER",
-        help_heading = "Web"
-    )]
-    max_requests: usize,
-    /// URL under which defragd is reachable from outside, for links
-    #[arg(long = "web.external-url", env = "DEFRAGD_WEB_EXTERNAL_URL", value_name = "URL", help_heading = "Web")]
-    external_url: Option<String>,
-    /// Prefix of all paths [default: the path of --web.external-url]
-    #[arg(long = "web.route-prefix", env = "DEFRAGD_WEB_ROUTE_PREFIX", value_name = "PATH", help_heading = "Web")]
-    route_prefix: Option<String>,
-    /// Seconds to subtract from the scrape timeout that Prometheus sends
-    #[arg(
-        long = "timeout-offset",
-        env = "DEFRAGD_TIMEOUT_OFFSET",
-        default_value_t = 0.5,
-        value_name = "SECONDS",
-        help_heading = "Web"
-    )]
-    timeout_offset: f64,
     /// Only export metrics: no webhook receiver, no runs
     #[arg(long, env = "DEFRAGD_EXPORTER_ONLY", action = ArgAction::SetTrue)]
     exporter_only: bool,
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How long the journal keeps runs; it always keeps the newest one of each cluster
-    #[arg(
-        long = "journal.retention",
-        env = "DEFRAGD_JOURNAL_RETENTION",
-        default_value = "365d",
-        value_name = "TIME",
-        help_heading = "Journal"
-    )]
-    retention: Time,
-    /// How many runs of each cluster the journal keeps
-    #[arg(
-        long = "journal.max-runs",
-        env = "DEFRAGD_JOURNAL_MAX_RUNS",
-        default_value_t = Retention::default().runs_of_a_cluster,
-        value_parser = clap::value_parser!(u32).range(500..),
-        value_name = "NUMBER",
-        help_heading = "Journal"
-    )]
-    max_runs: u32,
-    /// Size at which the journal deletes its oldest runs
-    #[arg(
-        long = "journal.max-size",
-        env = "DEFRAGD_JOURNAL_MAX_SIZE",
-        default_value = "256MiB",
-        value_name = "SIZE",
-        help_heading = "Journal"
-    )]
-    max_size: ByteSize,
-    /// Alertmanager to query at start for firing alerts; may be given several times
-    #[arg(
-        long = "alertmanager.url",
-        env = "DEFRAGD_ALERTMANAGER_URL",
-        value_delimiter = ',',
-        value_name = "URL",
-        help_heading = "Alertmanager"
-    )]
-    alertmanager_url: Vec<String>,
-    /// File with the bearer token for Alertmanager
-    #[arg(
-        long = "alertmanager.bearer-token-file",
-        env = "DEFRAGD_ALERTMANAGER_BEARER_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Alertmanager"
-    )]
-    alertmanager_token_file: Option<PathBuf>,
-    /// CA certificates to trust for Alertmanager
-    #[arg(
-        long = "alertmanager.ca-file",
-        env = "DEFRAGD_ALERTMANAGER_CA_FILE",
-        value_name = "FILE",
-        help_heading = "Alertmanager"
-    )]
-    alertmanager_ca_file: Option<PathBuf>,
     /// How many clusters of this process may have a run in progress at the same time
     #[arg(long, env = "DEFRAGD_MAX_CONCURRENT_RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     max_concurrent_runs: u32,
     /// After a signal, how long to wait for the member that is being defragmented
     #[arg(long, env = "DEFRAGD_SHUTDOWN_GRACE", default_value = "25s", value_name = "TIME")]
     shutdown_grace: Time,
+    #[command(flatten)]
+    web: WebArgs,
+    #[command(flatten)]
+    journal: JournalArgs,
+    #[command(flatten)]
+    alertmanager: AlertmanagerArgs,
     /// Lowest level that is logged
     #[arg(long = "log.level", env = "DEFRAGD_LOG_LEVEL", value_enum, default_value_t, help_heading = "Log")]
     log_level: logging::Level,
@@ -175,6 +58,96 @@ pub(super) struct Args {
     connection: Connection,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Web")]
+struct WebArgs {
+    /// Address to listen on; may be given several times
+    #[arg(
+        long = "web.listen-address",
+        env = "DEFRAGD_WEB_LISTEN_ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9379",
+        value_name = "ADDRESS"
+    )]
+    listen: Vec<String>,
+    /// Listen on the sockets that systemd passes, instead of the addresses
+    #[arg(long = "web.systemd-socket", env = "DEFRAGD_WEB_SYSTEMD_SOCKET", action = ArgAction::SetTrue)]
+    systemd_socket: bool,
+    /// File with TLS, users, headers and a rate limit, in exporter-toolkit's format; reloaded when it changes
+    #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE")]
+    web_config_file: Option<PathBuf>,
+    /// File with the bearer token that webhook senders must present; required on non-loopback addresses, unless
+    /// --web.config.file requires a password or a client certificate
+    #[arg(long = "web.bearer-token-file", env = "DEFRAGD_WEB_BEARER_TOKEN_FILE", value_name = "FILE")]
+    bearer_token_file: Option<PathBuf>,
+    /// File with the bearer token for run, approve, reject, pause, resume, cancel and reload [default: the webhook senders' token]
+    #[arg(long = "web.admin-token-file", env = "DEFRAGD_WEB_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Path of the metrics
+    #[arg(
+        long = "web.telemetry-path",
+        env = "DEFRAGD_WEB_TELEMETRY_PATH",
+        default_value = "/metrics",
+        value_name = "PATH"
+    )]
+    telemetry_path: String,
+    /// How many scrapes are served at the same time, others get 503; 0 means no limit
+    #[arg(long = "web.max-requests", env = "DEFRAGD_WEB_MAX_REQUESTS", default_value_t = 40, value_name = "NUMBER")]
+    max_requests: usize,
+    /// URL under which defragd is reachable from outside, for links
+    #[arg(long = "web.external-url", env = "DEFRAGD_WEB_EXTERNAL_URL", value_name = "URL")]
+    external_url: Option<String>,
+    /// Prefix of all paths [default: the path of --web.external-url]
+    #[arg(long = "web.route-prefix", env = "DEFRAGD_WEB_ROUTE_PREFIX", value_name = "PATH")]
+    route_prefix: Option<String>,
+    /// Seconds to subtract from the scrape timeout that Prometheus sends
+    #[arg(long, env = "DEFRAGD_TIMEOUT_OFFSET", default_value_t = 0.5, value_name = "SECONDS")]
+    timeout_offset: f64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Journal")]
+struct JournalArgs {
+    /// How long the journal keeps runs; it always keeps the newest one of each cluster
+    #[arg(long = "journal.retention", env = "DEFRAGD_JOURNAL_RETENTION", default_value = "365d", value_name = "TIME")]
+    retention: Time,
+    /// How many runs of each cluster the journal keeps
+    #[arg(long = "journal.max-runs", env = "DEFRAGD_JOURNAL_MAX_RUNS", value_name = "NUMBER",
+          default_value_t = Retention::default().runs_of_a_cluster, value_parser = clap::value_parser!(u32).range(500..))]
+    max_runs: u32,
+    /// Size at which the journal deletes its oldest runs
+    #[arg(long = "journal.max-size", env = "DEFRAGD_JOURNAL_MAX_SIZE", default_value = "256MiB", value_name = "SIZE")]
+    max_size: ByteSize,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Alertmanager")]
+struct AlertmanagerArgs {
+    /// Alertmanager to query at start for firing alerts; may be given several times
+    #[arg(long = "alertmanager.url", env = "DEFRAGD_ALERTMANAGER_URL", value_delimiter = ',', value_name = "URL")]
+    alertmanagers: Vec<String>,
+    /// File with the bearer token for Alertmanager
+    #[arg(
+        long = "alertmanager.bearer-token-file",
+        env = "DEFRAGD_ALERTMANAGER_BEARER_TOKEN_FILE",
+        value_name = "FILE"
+    )]
+    alertmanager_token_file: Option<PathBuf>,
+    /// CA certificates to trust for Alertmanager
+    #[arg(long = "alertmanager.ca-file", env = "DEFRAGD_ALERTMANAGER_CA_FILE", value_name = "FILE")]
+    alertmanager_ca_file: Option<PathBuf>,
+}
+
+impl AlertmanagerArgs {
+    fn open(self) -> Result<Vec<Alertmanager>, UsageError> {
+        let open = |url: &String| {
+            Alertmanager::new(url, self.alertmanager_token_file.clone(), self.alertmanager_ca_file.as_ref())
+                .map_err(|error| UsageError(format!("--alertmanager.url: {error}")))
+        };
+        self.alertmanagers.iter().map(open).collect()
+    }
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if !args.connection.is_given() {
         let what =
@@ -183,41 +156,38 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     }
     let settings = args.connection.settings_with(Some(&args.policy), &args.lock, &args.shards)?;
     let settings = settings.into_shard().map_err(UsageError)?;
-    let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
-    let offset = Duration::try_from_secs_f64(args.timeout_offset)
+    let web = args.web;
+    let listen = web.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
+    let timeout_offset = Duration::try_from_secs_f64(web.timeout_offset)
         .map_err(|_| UsageError("--timeout-offset must be a number of seconds, 0 or more".to_owned()))?;
-    if !is_plain_path(&args.telemetry_path) {
+    if !is_plain_path(&web.telemetry_path) {
         return Err(UsageError(
             "--web.telemetry-path must be a plain path that is not used otherwise, such as /metrics".to_owned(),
         )
         .into());
     }
-    let (route_prefix, link_prefix) = prefixes(args.external_url.as_deref(), args.route_prefix.as_deref())?;
-    let alertmanagers = args
-        .alertmanager_url
-        .iter()
-        .map(|url| {
-            let (token, ca) = (args.alertmanager_token_file.clone(), args.alertmanager_ca_file.as_ref());
-            Alertmanager::new(url, token, ca).map_err(|error| UsageError(format!("--alertmanager.url: {error}")))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let (route_prefix, link_prefix) = prefixes(web.external_url.as_deref(), web.route_prefix.as_deref())?;
+    let alertmanagers = args.alertmanager.open()?;
     let _logging = logging::init(args.log_level, args.log_format);
+    let JournalArgs { retention, max_runs, max_size } = args.journal;
     let options = ServeOptions {
         config: args.connection.config.clone(),
         listen,
-        systemd_socket: args.systemd_socket,
-        web_config_file: args.web_config_file,
-        bearer_token_file: args.bearer_token_file,
-        admin_token_file: args.admin_token_file,
+        systemd_socket: web.systemd_socket,
+        web_config_file: web.web_config_file,
+        bearer_token_file: web.bearer_token_file,
+        admin_token_file: web.admin_token_file,
         exporter_only: args.exporter_only,
-        telemetry_path: args.telemetry_path,
-        max_requests: args.max_requests,
-        route_prefix,
-        link_prefix,
-        external_url: args.external_url.as_deref().and_then(|text| url::Url::parse(text).ok()),
-        timeout_offset: offset,
+        http: Options {
+            telemetry_path: web.telemetry_path,
+            timeout_offset,
+            max_requests: web.max_requests,
+            route_prefix,
+            link_prefix,
+            external_url: web.external_url.as_deref().and_then(|text| url::Url::parse(text).ok()),
+        },
         data_dir: args::data_dir(args.data_dir),
-        retention: Retention { age: args.retention.into(), runs_of_a_cluster: args.max_runs, size: args.max_size.0 },
+        retention: Retention { age: retention.into(), runs_of_a_cluster: max_runs, size: max_size.0 },
         alertmanagers,
         max_concurrent_runs: args.max_concurrent_runs,
         shutdown_grace: args.shutdown_grace.into(),

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use thiserror::Error;
 use url::Url;
 
 use crate::{
@@ -149,19 +148,14 @@ pub(super) fn check_endpoints(endpoints: &mut [String], tls: &TlsFiles, at: &mut
     for (index, text) in endpoints.iter_mut().enumerate() {
         match endpoint(text, secure) {
             Ok(url) => *text = url,
-            Err(error) => at.add(&format!("endpoints[{index}]"), error.to_string()),
+            Err(error) => at.add(&format!("endpoints[{index}]"), error),
         }
     }
 }
 
-/// What is wrong with an endpoint, without a password.
-#[derive(Debug, Error)]
-#[error("{0}")]
-struct BadEndpoint(String);
-
 /// As etcdctl reads endpoints: the scheme may be omitted. The result has no path and no trailing slash. `secure` is a key
-/// of `tls`, if one is set.
-fn endpoint(text: &str, secure: Option<&str>) -> Result<String, BadEndpoint> {
+/// of `tls`, if one is set. The error shows no password.
+fn endpoint(text: &str, secure: Option<&str>) -> Result<String, String> {
     let text = text.trim();
     let with_scheme = match text.split_once("://") {
         Some(_) => text.to_owned(),
@@ -171,10 +165,9 @@ fn endpoint(text: &str, secure: Option<&str>) -> Result<String, BadEndpoint> {
     let hint = "write it like https://10.0.0.1:2379";
     // Before anything is quoted.
     if text.contains('@') {
-        let what = "contains a user or password: use auth.username and auth.password_file";
-        return Err(BadEndpoint(what.to_owned()));
+        return Err("contains a user or password: use auth.username and auth.password_file".to_owned());
     }
-    let bad = |what: String| BadEndpoint(format!("{text:?} {what}"));
+    let bad = |what: String| format!("{text:?} {what}");
     let url = Url::parse(&with_scheme).map_err(|error| bad(format!("is not a URL ({error}); {hint}")))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("has the scheme {}; {hint}", url.scheme())));

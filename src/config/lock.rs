@@ -12,7 +12,10 @@ use crate::{
         check::At,
         time::{self, Time},
     },
-    ports::access::{TlsFiles, User},
+    ports::{
+        access::{TlsFiles, User},
+        lock::KubernetesKeys,
+    },
 };
 
 /// A shorter lease could expire on a busy but healthy etcd: its own limit for a request is 7 s.
@@ -80,24 +83,6 @@ pub struct EtcdKeys {
     pub auth: Option<User>,
 }
 
-/// Kind `kubernetes`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct KubernetesKeys {
-    /// The kubeconfig of the Kubernetes cluster that keeps the Leases.
-    #[schemars(extend("x-default" = "the cluster that defragd runs in, by its service account"))]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in the kubeconfig.
-    #[schemars(extend("x-default" = "the current context"))]
-    pub context: Option<String>,
-    /// The namespace of the Leases. Required with `kubeconfig`.
-    #[schemars(extend("x-default" = "the pod's own"))]
-    pub namespace: Option<String>,
-    /// Prefix of the Leases' names, before the cluster's name.
-    #[schemars(extend("default" = "defragd-"))]
-    pub name_prefix: String,
-}
-
 /// What is shown to the other replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -130,12 +115,6 @@ impl Default for EtcdKeys {
     fn default() -> Self {
         let prefix = "/defragd/lock/".to_owned();
         Self { prefix, endpoints: Vec::new(), tls: TlsFiles::default(), auth: None }
-    }
-}
-
-impl Default for KubernetesKeys {
-    fn default() -> Self {
-        Self { kubeconfig: None, context: None, namespace: None, name_prefix: "defragd-".to_owned() }
     }
 }
 
@@ -213,22 +192,6 @@ impl EtcdKeys {
             let what = "is missing; tls and auth require it. Without all three, the lock of a cluster is stored in the \
             cluster itself";
             at.add("endpoints", what);
-        }
-    }
-}
-
-impl KubernetesKeys {
-    fn check(&self, mut at: At<'_>) {
-        if self.context.is_some() && self.kubeconfig.is_none() {
-            at.add("context", "needs kubeconfig");
-        }
-        if self.namespace.is_none() && self.kubeconfig.is_some() {
-            at.add("namespace", "is missing; it is required with kubeconfig");
-        }
-        let prefix = &self.name_prefix;
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if !prefix.chars().all(fits) || prefix.starts_with('-') || prefix.len() > 40 {
-            at.add("name_prefix", "must be at most 40 characters of a-z, 0-9 and -");
         }
     }
 }

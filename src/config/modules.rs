@@ -84,11 +84,6 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-/// Why a text is not a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct BadPattern(String);
-
 /// Why an address must not be dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denied {
@@ -216,9 +211,9 @@ fn first_bits(address: IpAddr, bits: u8) -> Option<IpAddr> {
 }
 
 impl Pattern {
-    fn parse(text: &str) -> Result<Self, BadPattern> {
+    fn parse(text: &str) -> Result<Self, String> {
         let hint = "write an address, a network like 10.0.0.0/16, a name, or *.etcd.example";
-        let bad = |what: String| BadPattern(format!("{text:?} {what}"));
+        let bad = |what: String| format!("{text:?} {what}");
         if let Some((address, bits)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| bad(format!("is not a network; {hint}")))?;
             let most = if address.is_ipv4() { 32 } else { 128 };

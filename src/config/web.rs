@@ -11,6 +11,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use strum::VariantNames;
 
 use super::{problem::ConfigError, source::Source};
 use crate::{
@@ -20,14 +21,6 @@ use crate::{
 
 /// bcrypt's time doubles with each step; at 18, one check takes 10 to 20 seconds of a core.
 const MAX_BCRYPT_COST: u32 = 18;
-/// What may be asked of clients. `RequireClientCert`, the original's old name for the third, is read, too.
-const CLIENT_AUTH: [&str; 5] = [
-    "NoClientCert",
-    "RequestClientCert",
-    "RequireAnyClientCert",
-    "VerifyClientCertIfGiven",
-    "RequireAndVerifyClientCert",
-];
 /// What may be added to answers, and the values where they are limited.
 const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
@@ -78,7 +71,7 @@ struct Tls {
     /// What is asked of clients, by Go's names. Where the system's authorities verify, a certificate allows no actions
     /// unless, with `RequireAndVerifyClientCert`, `client_allowed_sans` names the clients. Once it was `RequireAndVerifyClientCert`, weakening it needs a
     /// restart.
-    #[schemars(extend("default" = "NoClientCert", "enum" = CLIENT_AUTH))]
+    #[schemars(extend("default" = "NoClientCert", "enum" = ClientAuth::VARIANTS))]
     client_auth_type: String,
     /// Names of which a client's certificate must have one. Needs a `client_auth_type` that requires a certificate.
     #[schemars(extend("x-default" = "any name"))]
@@ -152,9 +145,10 @@ fn check(file: File, problems: &mut Problems) -> WebConfig {
 
 fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
     let at = |key: &str| format!("tls_server_config.{key}");
-    let client_auth = client_auth(&raw.client_auth_type);
+    let written = &raw.client_auth_type;
+    let client_auth = if written.is_empty() { Some(ClientAuth::None) } else { written.parse().ok() };
     if client_auth.is_none() {
-        let what = format!("{:?} is not one of {}", raw.client_auth_type, CLIENT_AUTH.join(", "));
+        let what = format!("{written:?} is not one of {}", ClientAuth::VARIANTS.join(", "));
         problems.add(at("client_auth_type"), what);
     }
     let is_not = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(|auth| !judge(auth));
@@ -226,17 +220,6 @@ fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
         cipher_suites,
         prefer_server_cipher_suites: raw.prefer_server_cipher_suites.unwrap_or(true),
         curve_preferences,
-    })
-}
-
-fn client_auth(text: &str) -> Option<ClientAuth> {
-    Some(match text {
-        "" | "NoClientCert" => ClientAuth::None,
-        "RequestClientCert" => ClientAuth::Request,
-        "RequireAnyClientCert" | "RequireClientCert" => ClientAuth::RequireAny,
-        "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
-        "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
-        _ => return None,
     })
 }
 

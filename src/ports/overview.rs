@@ -5,7 +5,6 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -30,8 +29,8 @@ pub struct ClusterView {
     /// The last observation; `None` before the first one.
     pub observation: Option<Observation>,
     pub live: Option<Live>,
-    /// The last run that ended.
-    pub last: Option<LastRun>,
+    /// Of the last run that ended.
+    pub last: Option<Outcome>,
     /// How fast its members were defragmented; `None` until the journal is read.
     pub speeds: Option<Speeds>,
     /// How long the cluster must be healthy after each member.
@@ -66,14 +65,6 @@ pub struct Observation {
     pub error: Option<Unknown>,
     /// What was observed; `None` if there is neither an answer nor an earlier observation.
     pub facts: Option<Arc<ClusterFacts>>,
-}
-
-#[derive(Clone, Debug)]
-pub struct LastRun {
-    pub run: RunId,
-    pub outcome: Outcome,
-    pub at: Option<Timestamp>,
-    pub reclaimed: ByteSize,
 }
 
 /// A run in progress, as it is now.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use thiserror::Error;
+use strum::{EnumString, VariantNames};
 
 /// The supported TLS 1.2 and 1.3 suites, by Go's names, which exporter-toolkit uses.
 pub const CIPHER_SUITES: [&str; 9] = [
@@ -95,16 +95,24 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is asked of clients. Its names are Go's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 pub enum ClientAuth {
     /// None, and none is requested.
+    #[default]
+    #[strum(serialize = "NoClientCert")]
     None,
     /// A certificate is requested, but not required; any is accepted.
+    #[strum(serialize = "RequestClientCert")]
     Request,
+    /// The second is exporter-toolkit's old name for it.
+    #[strum(serialize = "RequireAnyClientCert", serialize = "RequireClientCert")]
     RequireAny,
     /// A certificate is not required, but if there is one, the client CA must have signed it.
+    #[strum(serialize = "VerifyClientCertIfGiven")]
     VerifyIfGiven,
     /// A certificate that the client CA has signed.
+    #[strum(serialize = "RequireAndVerifyClientCert")]
     RequireAndVerify,
 }
 
@@ -135,17 +143,12 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
-/// What is wrong with the file, for people: one problem per line.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct BadWebFile(pub String);
-
 /// The source of the configuration, which can be read again.
 pub trait WebSource: Send + Sync + 'static {
     fn path(&self) -> &Path;
 
-    /// Reads and checks the current file. May block.
-    fn load(&self) -> Result<WebConfig, BadWebFile>;
+    /// Reads and checks the current file. May block. The error is for people: one problem per line.
+    fn load(&self) -> Result<WebConfig, String>;
 
     /// The file was read again: `taken` says whether it is now active.
     fn reloaded(&self, taken: bool);

@@ -12,10 +12,10 @@ use std::{
 use defragd::{
     adapters::{
         etcd::{EtcdCluster as Etcd, Sources},
-        lock::{EtcdLock, EtcdLockSettings, KubernetesLock, KubernetesLockSettings},
+        lock::{EtcdLock, KubernetesLock},
     },
     core::lock::{Holder, LockAnswer, Term},
-    ports::lock::LockStore,
+    ports::lock::{KubernetesKeys, LockCandidate, LockStore},
 };
 use serde_json::json;
 use testkit::{
@@ -41,9 +41,8 @@ fn replica(cluster: &EtcdCluster, name: &str) -> EtcdLock {
 
 fn replica_at(endpoints: Vec<String>, name: &str) -> EtcdLock {
     let etcd = Etcd::open(Sources { endpoints, ..Sources::default() }).unwrap();
-    let settings =
-        EtcdLockSettings { prefix: "/defragd/lock/".to_owned(), cluster: "a/b".to_owned(), me: me(name), ttl: TTL };
-    EtcdLock::new(etcd, settings)
+    let candidate = LockCandidate { cluster: "a/b".to_owned(), me: me(name), ttl: TTL };
+    EtcdLock::new(etcd, "/defragd/lock/".to_owned(), candidate)
 }
 
 async fn term(store: &dyn LockStore) -> Term {
@@ -228,15 +227,9 @@ async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
     let api = KubeApiserver::start(&tools, &etcd, &dir.path().join("kube-apiserver.log")).await.unwrap();
     let kubeconfig = kubeconfig(&api, dir.path()).await;
     let replica = |name: &str| {
-        KubernetesLock::new(KubernetesLockSettings {
-            kubeconfig: Some(kubeconfig.clone()),
-            context: None,
-            namespace: Some(NAMESPACE.to_owned()),
-            name_prefix: "defragd-".to_owned(),
-            cluster: "Prod A".to_owned(),
-            me: me(name),
-            ttl: TTL,
-        })
+        let kubeconfig = Some(kubeconfig.clone());
+        let keys = KubernetesKeys { kubeconfig, namespace: Some(NAMESPACE.to_owned()), ..KubernetesKeys::default() };
+        KubernetesLock::new(keys, LockCandidate { cluster: "Prod A".to_owned(), me: me(name), ttl: TTL })
     };
     let [one, two] = ["one", "two"].map(replica);
     let denied = one.renew_candidacy().await.unwrap_err();

@@ -12,16 +12,13 @@ use defragd::{
     adapters::{
         clock::SystemClock,
         etcd::EtcdCluster,
-        http::{AccessPolicy, Options, router},
+        http::{AccessPolicy, Options, Web, router},
         journal::SqliteJournal,
     },
     app::{
-        claims::Claims,
-        cluster::{Cluster, IdleReads, JournalCheck, Shared},
+        cluster::{Cluster, Shared},
         connect::{connect, connect_module},
-        live::Changes,
         notify::Notifications,
-        observations::FleetObserver,
         probe::Probes,
         service::App,
     },
@@ -29,7 +26,7 @@ use defragd::{
     telemetry::counters::Counters,
 };
 use http_body_util::{BodyExt, Collected};
-use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
+use tokio::{runtime::Runtime, time::timeout};
 use tower::ServiceExt;
 
 use crate::Target;
@@ -130,24 +127,13 @@ fn site(access: AccessPolicy) -> Router {
     let clock = Arc::new(SystemClock);
     let counters = Counters::new(["demo"]);
     let notifications = Notifications::start([], counters.notifications(), None);
-    let shared = Arc::new(Shared {
-        journal: SqliteJournal::in_memory(clock.clone()).unwrap(),
-        counters,
-        slots: Arc::new(Semaphore::new(1)),
-        max_concurrent_runs: 1,
-        clock,
-        claims: Claims::default(),
-        changes: Changes::default(),
-        fleet_observer: FleetObserver::default(),
-        notifications,
-        idle_reads: IdleReads::default(),
-        journal_check: JournalCheck::default(),
-    });
+    let journal = SqliteJournal::in_memory(clock.clone()).unwrap();
+    let shared = Arc::new(Shared::new(journal, counters, clock, notifications, 1));
     let probes = Probes::<EtcdCluster>::new(settings.modules.clone(), Arc::new(connect_module));
     let cluster = settings.clusters[0].clone();
     let cluster = Cluster::new(cluster.clone(), connect(&cluster).unwrap(), Arc::clone(&shared));
     let app = App::new(vec![Arc::new(cluster)], shared).probing(Arc::new(probes));
-    router(Arc::new(app), Options::plain(access))
+    router(Arc::new(app), access, Arc::new(Web::plain()), Options::default())
 }
 
 /// The first line names the site, the method and the path; headers follow, and after an empty line the body. None if the

@@ -10,11 +10,8 @@ use std::{
 
 use defragd::{
     app::{
-        claims::Claims,
-        cluster::{Cluster, ClusterChange, IdleReads, JournalCheck, Shared, stop_channel},
-        live::Changes,
+        cluster::{Cluster, ClusterChange, Shared, stop_channel},
         notify::Notifications,
-        observations::FleetObserver,
         service::App,
     },
     config::ClusterSettings,
@@ -171,19 +168,9 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
     let now = sim.now();
     sim.world().watch.note(now, || "defragd starts".to_owned());
     let clock = Arc::new(SimClock(Arc::clone(sim)));
-    let shared = Arc::new(Shared {
-        journal: journal.reopened(),
-        counters: Counters::new(["a"]),
-        clock,
-        slots: shared_slots(sim),
-        max_concurrent_runs: 1,
-        claims: Claims::default(),
-        changes: Changes::default(),
-        fleet_observer: FleetObserver::default(),
-        notifications: Notifications::default(),
-        idle_reads: IdleReads::default(),
-        journal_check: JournalCheck::default(),
-    });
+    let mut shared = Shared::new(journal.reopened(), Counters::new(["a"]), clock, Notifications::default(), 1);
+    shared.slots = shared_slots(sim);
+    let shared = Arc::new(shared);
     let cluster =
         Cluster::new(settings(sim), SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)).with_gates(gates(sim));
     let cluster = Arc::new(match lock_of(sim) {

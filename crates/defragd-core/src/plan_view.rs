@@ -143,11 +143,6 @@ impl PlanView {
     pub fn is_held(&self) -> bool {
         !self.holds.is_empty()
     }
-
-    /// The members to defragment, in order.
-    pub fn pending(&self) -> impl Iterator<Item = &PlanStep> {
-        self.steps.iter().filter(|step| matches!(step.planned.decision, Decision::Defragment { .. }))
-    }
 }
 
 fn step(planned: PlannedMember, facts: &ClusterFacts) -> PlanStep {

@@ -10,7 +10,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt, io,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -33,6 +33,7 @@ use hyper::{
     header::{HeaderName, HeaderValue, USER_AGENT},
 };
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
@@ -58,20 +59,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HEADERS_BYTES: u32 = 64 << 10;
 
 /// Why there is no connection: one attempt may fail many calls. As an error of a call it means that nothing was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Error)]
+#[error(transparent)]
 pub(super) struct Failure(Arc<dyn StdError + Send + Sync>);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl StdError for Failure {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()
-    }
-}
 
 impl From<Failure> for etcd_client::Error {
     fn from(failure: Failure) -> Self {

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, time::Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
 
-use super::{access, failure, millis, url_source};
+use super::{failure, millis};
 use crate::{
-    adapters::outgoing::{Alertmanager, CallError, UrlSource, detail, excerpt, shown},
+    adapters::outgoing::{Alertmanager, CallError, ClientSettings, UrlSource, detail, excerpt, shown},
     core::story,
     ports::gate::{AlertmanagerGate, CheckContext, GateProbe, Reading, Tries},
 };
@@ -26,8 +26,9 @@ pub(super) struct AlertmanagerProbe {
 impl AlertmanagerProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: AlertmanagerGate) -> Result<Self, CallError> {
-        let (access, tries) = (access!(check), check.tries());
-        let source = url_source!(check);
+        let tries = check.tries();
+        let access = ClientSettings::new(check.credentials(), check.tls.clone(), check.timeout);
+        let source = UrlSource::new(check.url.as_ref(), check.url_file.as_ref(), &check.tls);
         let url = source.read()?;
         access.try_files(&url)?;
         let AlertmanagerGate { matchers, ignore, .. } = check;

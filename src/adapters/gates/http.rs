@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
 
-use super::{access, failure, millis, url_source};
+use super::{failure, millis};
 use crate::{
     adapters::outgoing::{CallError, ClientSettings, Secrets, UrlSource, excerpt, redirect_target, shown},
     ports::gate::{CheckContext, GateProbe, HttpGate, Reading},
@@ -25,8 +25,11 @@ pub(super) struct HttpProbe {
 impl HttpProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: HttpGate) -> Result<Self, CallError> {
-        let access = access!(check, follow_redirects: check.follow_redirects);
-        let source = url_source!(check);
+        let access = ClientSettings {
+            follow_redirects: check.follow_redirects,
+            ..ClientSettings::new(check.credentials(), check.tls.clone(), check.timeout)
+        };
+        let source = UrlSource::new(check.url.as_ref(), check.url_file.as_ref(), &check.tls);
         let url = source.read()?;
         let bad = |detail: &str| CallError::Url { url: shown(&url), detail: detail.to_owned() };
         let method = check.method.parse().map_err(|_| bad("invalid method"))?;

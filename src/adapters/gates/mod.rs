@@ -30,30 +30,6 @@ use self::{
 use super::outgoing::CallError;
 use crate::ports::gate::{Gate, GateCheck, GateProbe, GateSettings, Reading};
 
-/// How to talk to the server of a kind that asks over HTTP.
-macro_rules! access {
-    ($check:expr) => {
-        access!($check, follow_redirects: false)
-    };
-    ($check:expr, follow_redirects: $follow:expr) => {
-        crate::adapters::outgoing::ClientSettings {
-            credentials: $check.credentials(),
-            tls: $check.tls.clone(),
-            timeout: $check.timeout,
-            follow_redirects: $follow,
-        }
-    };
-}
-use access;
-
-/// Where that server is.
-macro_rules! url_source {
-    ($check:expr) => {
-        crate::adapters::outgoing::UrlSource::new($check.url.as_ref(), $check.url_file.as_ref(), &$check.tls)
-    };
-}
-use url_source;
-
 /// A configured gate, ready to be checked; `None` if it has no kind. Blocks while it reads its files, and checks that they
 /// are usable.
 pub fn gate(settings: &GateSettings) -> Result<Option<Gate>, CallError> {

@@ -6,10 +6,10 @@ use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{access, failure, millis, url_source};
+use super::{failure, millis};
 use crate::{
     adapters::outgoing::{
-        CallError, Heard, Remote, UrlSource, excerpt,
+        CallError, ClientSettings, Heard, Remote, UrlSource, excerpt,
         prometheus::{self, Data, number},
         shown,
     },
@@ -43,8 +43,8 @@ struct Sample {
 impl PromqlProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: PromqlGate) -> Result<Self, CallError> {
-        let access = access!(check);
-        let source = url_source!(check);
+        let access = ClientSettings::new(check.credentials(), check.tls.clone(), check.timeout);
+        let source = UrlSource::new(check.url.as_ref(), check.url_file.as_ref(), &check.tls);
         let url = source.read()?;
         access.try_files(&url)?;
         let remote = Remote::new(url.as_str(), access, MAX_ANSWER_BYTES)?;

@@ -21,8 +21,8 @@ use super::{
 use crate::ports::service::Service;
 
 pub(super) async fn pass<S: Service>(State(site): State<Arc<Site<S>>>, request: Request, next: Next) -> Response {
-    let active = site.options.web.current().await;
-    if site.options.access.renew().await {
+    let active = site.web.current().await;
+    if site.access.renew().await {
         site.sessions.close_all();
     }
     let is_webhook = request.method() == Method::POST && request.uri().path() == site.path("/api/v1/alerts");
@@ -55,7 +55,7 @@ async fn admit<S>(site: &Site<S>, active: &Active, request: &Parts) -> Result<Pr
         return Err(problem(*status, what));
     }
     let Some(users) = &active.users else { return Ok(proof) };
-    if site.options.access.knows(&request.headers) {
+    if site.access.knows(&request.headers) {
         return Ok(proof);
     }
     match users.check(request.headers.get(header::AUTHORIZATION)).await {

@@ -62,7 +62,7 @@ pub(super) struct OrderBody {
 /// Refuses clients that may not cause a write to etcd. On loopback, where no credentials are needed, the content type
 /// also keeps out web pages in an operator's browser: they cannot send this one.
 pub(super) fn refuse<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) -> Option<Response> {
-    if site.options.access.is_closed() {
+    if site.access.is_closed() {
         return Some(problem(StatusCode::FORBIDDEN, "the receiver is disabled (--exporter-only)"));
     }
     if let Some(refusal) = forbid(site, action, parts) {
@@ -80,7 +80,7 @@ pub(super) fn refuse<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
 
 /// Refuses requests without the credentials that this needs, and those of other sites' pages.
 pub(super) fn forbid<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) -> Option<Response> {
-    let (access, headers, external) = (&site.options.access, &parts.headers, site.options.external_url.as_ref());
+    let (access, headers, external) = (&site.access, &parts.headers, site.options.external_url.as_ref());
     let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
     if !access.allows(action, headers, proof) {
         warn!(path = parts.uri.path(), "request without a valid bearer token");

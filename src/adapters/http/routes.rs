@@ -14,11 +14,12 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    auth::ProtectedAction,
+    auth::{AccessPolicy, ProtectedAction},
     body::MAX_BODY_BYTES,
     extract::{Path, Query},
     guard, openapi, orders, page, runs, scrape,
     site::{Options, Site, problem},
+    web::Web,
     webhook,
 };
 use crate::ports::service::{CommandError, Service};
@@ -28,8 +29,8 @@ const MOST_OBSERVED: usize = 32;
 /// The list of runs is meant for people.
 const MAX_RUNS: u32 = 1_000;
 
-pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
-    let site = Arc::new(Site::new(service, options));
+pub fn router<S: Service>(service: Arc<S>, access: AccessPolicy, web: Arc<Web>, options: Options) -> Router {
+    let site = Arc::new(Site::new(service, access, web, options));
     let at = |route: &str| site.path(route);
     let mut router = page::routes(Router::new(), at)
         .route(&at(&site.options.telemetry_path), get(scrape::metrics::<S>))

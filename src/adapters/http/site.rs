@@ -15,10 +15,8 @@ use super::{auth::AccessPolicy, scrape_reserve::ScrapeReserve, sessions::Session
 /// Pages that receive events: well below the limit of connections, which scrapers and Alertmanagers need, too.
 pub(super) const MAX_STREAMS: usize = 64;
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Who may request runs.
-    pub access: AccessPolicy,
     pub telemetry_path: String,
     /// Subtracted from the scrape timeout, to leave time for the answer.
     pub timeout_offset: Duration,
@@ -30,28 +28,27 @@ pub struct Options {
     pub link_prefix: String,
     /// The URL that browsers use, if configured.
     pub external_url: Option<Url>,
-    /// TLS, passwords, limits.
-    pub web: Arc<Web>,
 }
 
-impl Options {
-    /// Plain HTTP, without prefixes.
-    pub fn plain(access: AccessPolicy) -> Self {
+impl Default for Options {
+    fn default() -> Self {
         Self {
-            access,
             telemetry_path: "/metrics".to_owned(),
             timeout_offset: Duration::ZERO,
             max_requests: 40,
             route_prefix: String::new(),
             link_prefix: String::new(),
             external_url: None,
-            web: Arc::new(Web::plain()),
         }
     }
 }
 
 pub(super) struct Site<S> {
     pub(super) service: Arc<S>,
+    /// Who may request runs.
+    pub(super) access: AccessPolicy,
+    /// TLS, passwords, limits.
+    pub(super) web: Arc<Web>,
     pub(super) options: Options,
     pub(super) scrapes: Semaphore,
     pub(super) sessions: Sessions,
@@ -61,13 +58,13 @@ pub(super) struct Site<S> {
 }
 
 impl<S> Site<S> {
-    pub(super) fn new(service: Arc<S>, options: Options) -> Self {
+    pub(super) fn new(service: Arc<S>, access: AccessPolicy, web: Arc<Web>, options: Options) -> Self {
         let scrapes = Semaphore::new(match options.max_requests {
             0 => Semaphore::MAX_PERMITS,
             max => max.min(Semaphore::MAX_PERMITS),
         });
         let (sessions, streams) = (Sessions::default(), Arc::new(Semaphore::new(MAX_STREAMS)));
-        Self { service, options, scrapes, sessions, streams, scrape_reserve: ScrapeReserve::default() }
+        Self { service, access, web, options, scrapes, sessions, streams, scrape_reserve: ScrapeReserve::default() }
     }
 
     pub(super) fn path(&self, route: &str) -> String {
@@ -82,7 +79,7 @@ impl<S> Site<S> {
     /// Whether browsers use HTTPS, possibly through a proxy.
     pub(super) fn is_https(&self) -> bool {
         let external = self.options.external_url.as_ref();
-        external.map_or_else(|| self.options.web.is_tls(), |external| external.scheme() == "https")
+        external.map_or_else(|| self.web.is_tls(), |external| external.scheme() == "https")
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     },
     ports::{
         etcd::{Etcd, Renewal},
-        lock::LockStore,
+        lock::{LockCandidate, LockStore},
     },
 };
 
@@ -44,19 +44,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How often the cluster's member list is read for further addresses.
 const LEARN_EVERY: Duration = Duration::from_mins(5);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EtcdLockSettings {
-    /// Prefix of the keys of all clusters, like `/defragd/lock/`.
-    pub prefix: String,
-    pub cluster: String,
-    pub me: Holder,
-    /// How long the lock stays with a replica that has died.
-    pub ttl: Duration,
-}
-
 pub struct EtcdLock {
     etcd: EtcdCluster,
-    settings: EtcdLockSettings,
+    /// Of the keys of all clusters, like `/defragd/lock/`.
+    prefix: String,
+    candidate: LockCandidate,
     state: Mutex<EtcdLockState>,
 }
 
@@ -73,12 +65,12 @@ struct EtcdLockState {
 
 impl EtcdLock {
     /// In this etcd. Nothing is sent yet.
-    pub fn new(etcd: EtcdCluster, settings: EtcdLockSettings) -> Self {
-        Self { etcd, settings, state: Mutex::default() }
+    pub fn new(etcd: EtcdCluster, prefix: String, candidate: LockCandidate) -> Self {
+        Self { etcd, prefix, candidate, state: Mutex::default() }
     }
 
     fn candidates(&self) -> String {
-        format!("{}{}/candidates/", self.settings.prefix, escaped(&self.settings.cluster))
+        format!("{}{}/candidates/", self.prefix, escaped(&self.candidate.cluster))
     }
 
     fn key(&self, lease: i64) -> String {
@@ -86,7 +78,7 @@ impl EtcdLock {
     }
 
     fn note(&self) -> String {
-        format!("{}{}/note", self.settings.prefix, escaped(&self.settings.cluster))
+        format!("{}{}/note", self.prefix, escaped(&self.candidate.cluster))
     }
 
     /// The endpoints, the one that answered last first.
@@ -168,7 +160,7 @@ impl EtcdLock {
             let mut state = self.state.lock();
             (state.lease, state.created) = (None, None);
         }
-        let ttl = i64::try_from(self.settings.ttl.as_secs()).unwrap_or(i64::MAX);
+        let ttl = i64::try_from(self.candidate.ttl.as_secs()).unwrap_or(i64::MAX);
         let granted =
             self.call("the lease", move |mut client| async move { client.lease_grant(ttl, None).await }).await?;
         let mut state = self.state.lock();
@@ -182,7 +174,7 @@ impl EtcdLock {
         if let Some(created) = created {
             return Ok(created);
         }
-        let (key, value) = (self.key(lease), serde_json::to_string(&self.settings.me).unwrap_or_default());
+        let (key, value) = (self.key(lease), serde_json::to_string(&self.candidate.me).unwrap_or_default());
         let txn = Txn::new()
             .when([Compare::create_revision(key.clone(), CompareOp::Equal, 0)])
             .and_then([TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(lease)))])
@@ -229,7 +221,7 @@ impl EtcdLock {
         let row = self.row().await?;
         let oldest = row.first().and_then(|oldest| serde_json::from_slice::<Holder>(oldest.value()).ok());
         // A key of ours from a lease that we no longer know is not valid for acting.
-        let other = oldest.filter(|holder| holder.name != self.settings.me.name).ok_or(refusal)?;
+        let other = oldest.filter(|holder| holder.name != self.candidate.me.name).ok_or(refusal)?;
         Ok(LockAnswer::Elsewhere { holder: other })
     }
 
@@ -255,7 +247,7 @@ impl EtcdLock {
         let Some(oldest) = row.first() else { return Err(other("there is no candidate")) };
         if oldest.create_revision() == created {
             let term = Term(u64::try_from(created).unwrap_or(0));
-            return Ok(LockAnswer::Held { term, ttl: ttl.min(self.settings.ttl) });
+            return Ok(LockAnswer::Held { term, ttl: ttl.min(self.candidate.ttl) });
         }
         // Keys in another format are candidates, too: the oldest holds the lock.
         let unnamed = || Holder { name: String::from_utf8_lossy(oldest.key()).into_owned(), url: None };

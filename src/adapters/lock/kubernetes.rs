@@ -9,7 +9,7 @@
 //! A renewal is a write to the etcd behind the API server. If that is the etcd that defragd manages, then under NOSPACE
 //! no renewal succeeds, and no replica may act when it is needed most: use the kind `etcd` there.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use futures_util::future::BoxFuture;
@@ -29,7 +29,7 @@ use crate::{
         cluster::{Fact, Unknown, UnknownKind},
         lock::{Holder, LockAnswer, Term},
     },
-    ports::lock::LockStore,
+    ports::lock::{KubernetesKeys, LockCandidate, LockStore},
 };
 
 /// Limit of one call. A healthy API server answers within milliseconds.
@@ -43,23 +43,9 @@ const HOLDER: &str = "defragd.io/holder";
 /// For the next holder.
 const NOTE: &str = "defragd.io/note";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KubernetesLockSettings {
-    /// How to reach the API server; without one, as the pod that defragd runs in.
-    pub kubeconfig: Option<PathBuf>,
-    pub context: Option<String>,
-    /// The namespace of the Leases; the pod's own if absent.
-    pub namespace: Option<String>,
-    /// Precedes the cluster's name in a Lease's name.
-    pub name_prefix: String,
-    pub cluster: String,
-    pub me: Holder,
-    /// How long the lock stays with a replica that has died.
-    pub ttl: Duration,
-}
-
 pub struct KubernetesLock {
-    settings: KubernetesLockSettings,
+    keys: KubernetesKeys,
+    candidate: LockCandidate,
     /// Different in each process: two replicas with the same name must not mistake each other's Lease for their own.
     identity: String,
     client: SyncMutex<Option<(kube::Client, Instant)>>,
@@ -68,14 +54,14 @@ pub struct KubernetesLock {
 }
 
 impl KubernetesLock {
-    /// With these settings. Nothing is sent yet.
-    pub fn new(settings: KubernetesLockSettings) -> Self {
+    /// Nothing is sent yet.
+    pub fn new(keys: KubernetesKeys, candidate: LockCandidate) -> Self {
         let mut random = [0u8; 8];
         // Without randomness, the name alone has to be enough.
         let _ = rand::fill(&mut random);
         let suffix = u64::from_be_bytes(random);
-        let identity = format!("{}_{suffix:016x}", settings.me.name);
-        Self { settings, identity, client: SyncMutex::default(), seen: Mutex::default() }
+        let identity = format!("{}_{suffix:016x}", candidate.me.name);
+        Self { keys, candidate, identity, client: SyncMutex::default(), seen: Mutex::default() }
     }
 
     async fn client(&self) -> Fact<kube::Client> {
@@ -88,7 +74,7 @@ impl KubernetesLock {
         if let Some(client) = known {
             return Ok(client);
         }
-        let (kubeconfig, context) = (self.settings.kubeconfig.as_deref(), self.settings.context.as_deref());
+        let (kubeconfig, context) = (self.keys.kubeconfig.as_deref(), self.keys.context.as_deref());
         let opened = Connection::open(kubeconfig, context, CALL_LIMIT).await;
         let client = opened.map_err(|error| Unknown::new(UnknownKind::Other, error.to_string()))?.client;
         *self.client.lock() = Some((client.clone(), Instant::now()));
@@ -97,11 +83,11 @@ impl KubernetesLock {
 
     /// A name that the API server accepts; changed names get a hash, so that they stay distinct.
     fn name(&self) -> String {
-        let cluster = &self.settings.cluster;
+        let cluster = &self.candidate.cluster;
         let plain: String =
             cluster.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
         let changed = plain != *cluster || plain.starts_with('-') || plain.ends_with('-') || plain.len() > 150;
-        let name = format!("{}{}", self.settings.name_prefix, plain.chars().take(150).collect::<String>());
+        let name = format!("{}{}", self.keys.name_prefix, plain.chars().take(150).collect::<String>());
         if !changed {
             return name;
         }
@@ -133,7 +119,7 @@ impl KubernetesLock {
 
     async fn send(&self, method: &str, body: Option<&Value>) -> Fact<(u16, Value)> {
         let client = self.client().await?;
-        let namespace = self.settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let namespace = self.keys.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if namespace.is_empty() || !namespace.chars().all(fits) {
             return Err(other("lock.kubernetes.namespace is not a valid namespace name"));
@@ -174,7 +160,7 @@ impl KubernetesLock {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": { "name": self.name(), "annotations": { HOLDER: json!(self.settings.me).to_string() } },
+            "metadata": { "name": self.name(), "annotations": { HOLDER: json!(self.candidate.me).to_string() } },
             "spec": self.spec(1, &now(), &now()),
         });
         match self.call("POST", Some(&lease)).await? {
@@ -187,7 +173,7 @@ impl KubernetesLock {
     fn spec(&self, transitions: u64, acquired: &str, renewed: &str) -> Value {
         json!({
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": self.settings.ttl.as_secs(),
+            "leaseDurationSeconds": self.candidate.ttl.as_secs(),
             "acquireTime": acquired,
             "renewTime": renewed,
             "leaseTransitions": transitions,
@@ -219,7 +205,7 @@ impl KubernetesLock {
         let duration = Duration::from_secs(spec["leaseDurationSeconds"].as_u64().unwrap_or(0)).max(self.shortest());
         if is_free || since.elapsed() >= duration {
             lease["spec"] = self.spec(transitions(&spec).saturating_add(1), &now, &now);
-            lease["metadata"]["annotations"][HOLDER] = json!(json!(self.settings.me).to_string());
+            lease["metadata"]["annotations"][HOLDER] = json!(json!(self.candidate.me).to_string());
             return Ok(self.won(&self.put(&lease).await?));
         }
         let reported = lease["metadata"]["annotations"][HOLDER].as_str();
@@ -232,11 +218,11 @@ impl KubernetesLock {
 
     /// A record without a duration, or with one that was edited by hand, must not give the lock away.
     fn shortest(&self) -> Duration {
-        self.settings.ttl.min(Duration::from_secs(10))
+        self.candidate.ttl.min(Duration::from_secs(10))
     }
 
     fn won(&self, lease: &Value) -> LockAnswer {
-        LockAnswer::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
+        LockAnswer::Held { term: Term(transitions(&lease["spec"])), ttl: self.candidate.ttl }
     }
 
     /// The Lease, if this replica holds it in this term.

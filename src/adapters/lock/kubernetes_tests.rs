@@ -80,15 +80,10 @@ impl Site {
     }
 
     fn replica(&self, name: &str, ttl: Duration) -> KubernetesLock {
-        KubernetesLock::new(KubernetesLockSettings {
-            kubeconfig: Some(self.dir.path().join("kubeconfig")),
-            context: None,
-            namespace: Some("locks".to_owned()),
-            name_prefix: "defragd-".to_owned(),
-            cluster: "a".to_owned(),
-            me: Holder { name: name.to_owned(), url: Some(format!("https://{name}")) },
-            ttl,
-        })
+        let kubeconfig = Some(self.dir.path().join("kubeconfig"));
+        let keys = KubernetesKeys { kubeconfig, namespace: Some("locks".to_owned()), ..KubernetesKeys::default() };
+        let me = Holder { name: name.to_owned(), url: Some(format!("https://{name}")) };
+        KubernetesLock::new(keys, LockCandidate { cluster: "a".to_owned(), me, ttl })
     }
 
     fn act(&self) -> parking_lot::MutexGuard<'_, Server> {
@@ -162,9 +157,9 @@ async fn a_denial_says_so_and_a_name_that_kubernetes_would_not_take_is_made_fit(
     assert_eq!(denied.kind, UnknownKind::Denied);
     assert!(denied.detail.contains("leases.coordination.k8s.io is forbidden"), "{denied:?}");
     assert_eq!(one.name(), "defragd-a");
-    one.settings.cluster = "Prod A".to_owned();
+    one.candidate.cluster = "Prod A".to_owned();
     let first = one.name();
-    one.settings.cluster = "prod a".to_owned();
+    one.candidate.cluster = "prod a".to_owned();
     assert_ne!(first, one.name(), "two clusters have two Leases");
     assert!(first.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{first}");
 }

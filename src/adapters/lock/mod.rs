@@ -3,5 +3,5 @@
 mod etcd;
 mod kubernetes;
 
-pub use etcd::{EtcdLock, EtcdLockSettings};
-pub use kubernetes::{KubernetesLock, KubernetesLockSettings};
+pub use etcd::EtcdLock;
+pub use kubernetes::KubernetesLock;

@@ -55,6 +55,11 @@ struct Opened {
 }
 
 impl ClientSettings {
+    /// Without redirects.
+    pub fn new(credentials: Credentials, tls: ClientTls, timeout: Duration) -> Self {
+        Self { credentials, tls, timeout, follow_redirects: false }
+    }
+
     /// Whether the TLS files are usable. Blocks while they are read.
     pub(super) fn try_tls(&self, url: &Url) -> Result<(), CallError> {
         self.client(url, url, &[], false).map(drop)

@@ -31,6 +31,12 @@ impl Credentials {
         Self { bearer_token_file: token_file, ..Self::default() }
     }
 
+    /// Of flags: a bearer token, a user with a password, or none.
+    pub fn of_flags(token_file: Option<PathBuf>, user: Option<String>, password_file: Option<PathBuf>) -> Self {
+        let user = user.zip(password_file).map(|(username, password_file)| User { username, password_file });
+        Self { basic_auth: user, ..Self::bearer(token_file) }
+    }
+
     /// Reads the files. Blocks while it does so.
     pub(super) fn read(&self) -> Result<(HeaderMap, Secrets), CallError> {
         let mut headers = HeaderMap::new();

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use reqwest::Method;
 use serde_json::Value;
-use url::Url;
 
 use super::{CallError, ClientSettings, Remote, excerpt, shown};
 
@@ -24,7 +23,7 @@ impl ControlClient {
         Ok(Self { remote: Remote::plain(server, token_file.cloned(), ca_file.cloned())? })
     }
 
-    /// Posts an action. The segments of the path are escaped.
+    /// Posts an action.
     pub async fn post(&self, path: [&str; 3], body: &Value) -> Result<Value, CallError> {
         self.call(Method::POST, &path, Some(body)).await
     }
@@ -36,21 +35,13 @@ impl ControlClient {
 
     /// The plan of a cluster, of an automatic run or of one that an operator requests.
     pub async fn plan(&self, cluster: &str, as_manual: bool) -> Result<Value, CallError> {
-        let mut url = self.url(&["clusters", cluster, "plan"])?;
+        let mut url = self.remote.api(&["clusters", cluster, "plan"])?;
         url.query_pairs_mut().append_pair("as_manual", &as_manual.to_string());
         Ok(self.remote.call(Method::GET, &url, None).await?.json)
     }
 
     async fn call(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CallError> {
-        Ok(self.remote.call(method, &self.url(path)?, body).await?.json)
-    }
-
-    fn url(&self, path: &[&str]) -> Result<Url, CallError> {
-        let mut url = self.remote.url("api/v1/")?;
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        Ok(url)
+        Ok(self.remote.call(method, &self.remote.api(path)?, body).await?.json)
     }
 }
 

@@ -102,13 +102,8 @@ pub(in crate::adapters) struct Heard {
 impl Remote {
     /// At this address, for our own commands.
     fn plain(url: &str, token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, CallError> {
-        let access = ClientSettings {
-            credentials: Credentials::bearer(token_file),
-            tls: ClientTls { ca_file, ..ClientTls::default() },
-            timeout: DEADLINE,
-            follow_redirects: false,
-        };
-        Self::new(url, access, MAX_ANSWER_BYTES)
+        let tls = ClientTls { ca_file, ..ClientTls::default() };
+        Self::new(url, ClientSettings::new(Credentials::bearer(token_file), tls, DEADLINE), MAX_ANSWER_BYTES)
     }
 
     /// Checks the URL and the TLS files; the credentials are read when they are needed.
@@ -145,6 +140,15 @@ impl Remote {
     pub(in crate::adapters) fn url(&self, path: &str) -> Result<Url, CallError> {
         let bad = |error: url::ParseError| CallError::Url { url: shown(&self.base), detail: error.to_string() };
         self.base.join(path).map_err(bad)
+    }
+
+    /// Of defragd's API. The segments of the path are escaped.
+    fn api(&self, path: &[impl AsRef<str>]) -> Result<Url, CallError> {
+        let mut url = self.url("api/v1/")?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        Ok(url)
     }
 
     /// Sends, and reads the JSON of a good answer.

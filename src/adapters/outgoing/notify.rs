@@ -25,12 +25,7 @@ pub struct NotifyTarget {
 impl NotifyTarget {
     /// Checks that its files are usable. Blocks meanwhile. The URL is Grafana's base or the webhook itself.
     pub fn new(name: String, format: NotifyFormat, settings: &NotifyAccess) -> Result<Self, CallError> {
-        let access = ClientSettings {
-            credentials: settings.credentials(),
-            tls: settings.tls.clone(),
-            timeout: settings.timeout,
-            follow_redirects: false,
-        };
+        let access = ClientSettings::new(settings.credentials(), settings.tls.clone(), settings.timeout);
         let url = UrlSource::new(settings.url.as_ref(), settings.url_file.as_ref(), &settings.tls);
         let target = Self { name, format, url, access };
         target.access.try_files(&target.endpoint(target.url.read()?))?;

@@ -50,7 +50,7 @@ impl HttpPeers {
         let name: String = self.name.chars().filter(char::is_ascii_graphic).collect();
         let mut credentials = Credentials::bearer(token_file.cloned());
         credentials.headers.0.insert(FORWARDED_HEADER.to_owned(), name);
-        let access = ClientSettings { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
+        let access = ClientSettings::new(credentials, self.tls.clone(), DEADLINE);
         Remote::new(url, access, MAX_ANSWER_BYTES).map_err(|error| unreachable(holder, &error))
     }
 
@@ -63,10 +63,7 @@ impl HttpPeers {
         body: Option<&Value>,
     ) -> Result<Value, PeerError> {
         let remote = self.remote(holder, token_file)?;
-        let mut url = remote.url("api/v1/").map_err(|error| unreachable(holder, &error))?;
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
+        let url = remote.api(path).map_err(|error| unreachable(holder, &error))?;
         match remote.call(method, &url, body).await {
             Ok(heard) => Ok(heard.json),
             Err(CallError::Refused { status, detail, .. }) => {

@@ -37,7 +37,7 @@ impl HttpShards {
     pub async fn notify(&self, url: &str, alerts: &Notification) -> Result<Vec<Value>, CallError> {
         let mut credentials = Credentials::bearer(self.token_file.clone());
         credentials.headers.0.insert(SHARD_HEADER.to_owned(), self.here.to_string());
-        let access = ClientSettings { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
+        let access = ClientSettings::new(credentials, self.tls.clone(), DEADLINE);
         let remote = Remote::new(url, access, MAX_ANSWER_BYTES)?;
         let body = webhook_body(alerts);
         let answer = remote.call(Method::POST, &remote.url("api/v1/alerts")?, Some(&body)).await?;

@@ -12,10 +12,11 @@ use tokio::time::sleep;
 
 use super::Site;
 use crate::{
-    adapters::http::{AccessPolicy, Options, router},
+    adapters::http::AccessPolicy,
     app::{
         cluster::tests::{cluster_in, shared},
         fake::FakeEtcd,
+        fake_site::router,
         service::App,
     },
     config::Settings,
@@ -58,7 +59,7 @@ async fn a_configuration_that_a_reload_rejected_is_on_the_page_until_one_is_appl
     let app = App::new(vec![cluster_in(&world, "a", Policy::default())], world);
     let connect = Arc::new(|_: &_| Ok(FakeEtcd::new(3)));
     let app = Arc::new(app.configured(serde_json::Value::Null, Vec::new(), Some(reader), connect));
-    let router = router(Arc::clone(&app), Options::plain(AccessPolicy::tokens(None, None)));
+    let router = router(&app, AccessPolicy::tokens(None, None));
     let site = Site { app, router };
     let shown = async || {
         let (status, configuration) = (site.get("/", "").await.body, site.get("/configuration", "").await.body);

@@ -17,7 +17,6 @@ use crate::{
     adapters::outgoing::{ClientSettings, ClientTls, Credentials, Prometheus},
     app::report::{Question, report},
     core::time::Time,
-    ports::access::User,
     report::Format,
 };
 
@@ -111,24 +110,10 @@ fn formats() -> impl TypedValueParser<Value = Format> {
 
 impl Source {
     fn open(self) -> Result<Prometheus, UsageError> {
-        let access = ClientSettings {
-            credentials: Credentials {
-                bearer_token_file: self.token_file,
-                basic_auth: self
-                    .user
-                    .zip(self.password_file)
-                    .map(|(username, password_file)| User { username, password_file }),
-                ..Credentials::default()
-            },
-            tls: ClientTls {
-                ca_file: self.ca_file,
-                cert_file: self.cert_file,
-                key_file: self.key_file,
-                ..ClientTls::default()
-            },
-            timeout: DEADLINE,
-            follow_redirects: false,
-        };
+        let credentials = Credentials::of_flags(self.token_file, self.user, self.password_file);
+        let Self { ca_file, cert_file, key_file, .. } = self;
+        let tls = ClientTls { ca_file, cert_file, key_file, ..ClientTls::default() };
+        let access = ClientSettings::new(credentials, tls, DEADLINE);
         Prometheus::new(&self.url, access).map_err(|error| UsageError(format!("--prometheus.url: {error}")))
     }
 }

@@ -14,7 +14,8 @@ const MAX_QUOTED: usize = 40;
 const NEVER_POSSIBLE: [&str; 1] = ["exec"];
 
 /// An error, and the path to it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{what:?}")]
 pub(super) struct Fault {
     pub(super) what: What,
     /// From the innermost outwards: places in lists and mappings.
@@ -168,11 +169,3 @@ impl Error for Fault {
         Self::new(What::MissingKey(name))
     }
 }
-
-impl Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.what)
-    }
-}
-
-impl std::error::Error for Fault {}

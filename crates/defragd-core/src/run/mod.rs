@@ -213,16 +213,6 @@ impl Run {
         self.fell_back.take()
     }
 
-    /// The member whose defragmentation is, or may be, in progress.
-    pub fn defragmenting(&self) -> Option<MemberId> {
-        match &self.phase {
-            Phase::Resuming { intent, .. } | Phase::Defragmenting { intent, .. } | Phase::Following { intent, .. } => {
-                Some(intent.member_id)
-            }
-            _ => None,
-        }
-    }
-
     /// Processes an event, and returns the next action. `now` must not decrease.
     pub fn next(&mut self, now: Duration, event: Event) -> Action {
         self.waiting_for = None;

@@ -112,7 +112,7 @@ pub(super) fn awaits_approval(view: &ClusterView) -> Option<RunId> {
 
 /// Why the last run failed, if it did.
 fn failure(view: &ClusterView) -> Option<&Reason> {
-    match &view.last.as_ref()?.outcome {
+    match view.last.as_ref()? {
         Outcome::Failed { reason } | Outcome::Interrupted { reason } => Some(reason),
         _ => None,
     }

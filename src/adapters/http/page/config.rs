@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    layout::{Links, Page},
+    layout::{Links, Page, columns},
     select::SMALL_FLEET,
     session::Visitor,
     words,
@@ -75,13 +75,7 @@ fn show(section: &ConfigSection) -> Markup {
             h2.foreign { (title) }
             table.reflow.keys role="table" {
                 caption.visually-hidden { (title) }
-                thead role="rowgroup" {
-                    tr role="row" {
-                        @for (head, class) in [("Key", "name"), ("Value", "rest"), ("Default", "rest")] {
-                            th class=(class) scope="col" role="columnheader" { (head) }
-                        }
-                    }
-                }
+                (columns(&[("Key", "name"), ("Value", "rest"), ("Default", "rest")]))
                 tbody role="rowgroup" { @for key in &section.keys { (row(key)) } }
             }
         }

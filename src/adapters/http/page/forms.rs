@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, State as Extract},
     http::{HeaderValue, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
+    routing::{MethodRouter, post},
 };
 use maud::html;
 use tracing::{info, warn};
@@ -37,7 +38,7 @@ const MAX_NAME_CHARS: usize = 100;
 type Fields = BTreeMap<String, String>;
 
 /// A form that has passed all checks.
-struct Order {
+pub(super) struct Order {
     visitor: Visitor,
     fields: Fields,
 }
@@ -70,7 +71,7 @@ impl Order {
         Ok(reason)
     }
 
-    fn pause(&self) -> Result<(String, Command), String> {
+    pub(super) fn pause(&self) -> Result<(String, Command), String> {
         let (by, reason) = (self.by()?, self.reason()?);
         if reason.is_empty() {
             return Err("Enter a reason for the pause.".to_owned());
@@ -81,6 +82,18 @@ impl Order {
             None if !lasts.is_empty() => Err("The duration must be above 0, such as 2h.".to_owned()),
             lasts => Ok((by, Command::Pause { reason, lasts })),
         }
+    }
+
+    pub(super) fn resume(&self) -> Result<(String, Command), String> {
+        Ok((self.by()?, Command::Resume { reason: self.reason()? }))
+    }
+
+    pub(super) fn run(&self) -> Result<(String, Command), String> {
+        Ok((self.by()?, Command::Run { members: Vec::new() }))
+    }
+
+    pub(super) fn cancel(&self) -> Result<(String, Command), String> {
+        Ok((self.by()?, Command::Cancel { reason: self.reason()? }))
     }
 }
 
@@ -141,50 +154,25 @@ async fn order<S>(site: &Site<S>, request: Request<Body>) -> Result<Order, Respo
     Ok(Order { visitor, fields })
 }
 
-pub(super) async fn pause<S: Service>(
-    Extract(site): Extract<Arc<Site<S>>>,
-    Path(name): Path<String>,
-    request: Request<Body>,
-) -> Result<Response, Response> {
-    carry_out(&site, &name, request, "pause", Order::pause).await
+/// Makes a command of the form, with the name of the operator, or says what is wrong with the form.
+type BuildCommand = fn(&Order) -> Result<(String, Command), String>;
+
+/// A route for a command on a cluster.
+pub(super) fn command<S: Service>(action: &'static str, build: BuildCommand) -> MethodRouter<Arc<Site<S>>> {
+    post(async move |Extract(site): Extract<Arc<Site<S>>>, Path(name): Path<String>, request: Request<Body>| {
+        carry_out(&site, &name, request, action, build).await
+    })
 }
 
-pub(super) async fn resume<S: Service>(
-    Extract(site): Extract<Arc<Site<S>>>,
-    Path(name): Path<String>,
-    request: Request<Body>,
-) -> Result<Response, Response> {
-    carry_out(&site, &name, request, "resume", |order| Ok((order.by()?, Command::Resume { reason: order.reason()? })))
-        .await
-}
-
-pub(super) async fn run<S: Service>(
-    Extract(site): Extract<Arc<Site<S>>>,
-    Path(name): Path<String>,
-    request: Request<Body>,
-) -> Result<Response, Response> {
-    carry_out(&site, &name, request, "run", |order| Ok((order.by()?, Command::Run { members: Vec::new() }))).await
-}
-
-pub(super) async fn cancel<S: Service>(
-    Extract(site): Extract<Arc<Site<S>>>,
-    Path(name): Path<String>,
-    request: Request<Body>,
-) -> Result<Response, Response> {
-    carry_out(&site, &name, request, "cancel", |order| Ok((order.by()?, Command::Cancel { reason: order.reason()? })))
-        .await
-}
-
-/// Executes the command that `command` makes of the form.
 async fn carry_out<S: Service>(
     site: &Site<S>,
     name: &str,
     request: Request<Body>,
     action: &'static str,
-    command: impl FnOnce(&Order) -> Result<(String, Command), String>,
+    build: BuildCommand,
 ) -> Result<Response, Response> {
     let order = order(site, request).await?;
-    let (by, command) = match command(&order) {
+    let (by, command) = match build(&order) {
         Ok(command) => command,
         Err(problem) => {
             let typed = order.typed(action, problem);
@@ -201,20 +189,11 @@ async fn carry_out<S: Service>(
     })
 }
 
-pub(super) async fn approve<S: Service>(
-    Extract(site): Extract<Arc<Site<S>>>,
-    Path(id): Path<i64>,
-    request: Request<Body>,
-) -> Result<Response, Response> {
-    decide(&site, RunId(id), request, "approve").await
-}
-
-pub(super) async fn reject<S: Service>(
-    Extract(site): Extract<Arc<Site<S>>>,
-    Path(id): Path<i64>,
-    request: Request<Body>,
-) -> Result<Response, Response> {
-    decide(&site, RunId(id), request, "reject").await
+/// A route for the approval or the rejection of a run.
+pub(super) fn decision<S: Service>(action: &'static str) -> MethodRouter<Arc<Site<S>>> {
+    post(async move |Extract(site): Extract<Arc<Site<S>>>, Path(id): Path<i64>, request: Request<Body>| {
+        decide(&site, RunId(id), request, action).await
+    })
 }
 
 async fn decide<S: Service>(
@@ -302,7 +281,7 @@ pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, requ
         let what = "Too many wrong tokens: wait a few seconds and try again.";
         return ask_for_token(&site, &visitor, StatusCode::TOO_MANY_REQUESTS, Some(what));
     }
-    if !site.options.access.is_order_token(fields.get("token").map_or("", |token| token.trim())) {
+    if !site.access.is_order_token(fields.get("token").map_or("", |token| token.trim())) {
         warn!("sign-in to the status page failed: wrong token");
         return ask_for_token(&site, &visitor, StatusCode::UNAUTHORIZED, Some("This is not the admin token."));
     }

@@ -102,6 +102,17 @@ impl<'a> Page<'a> {
     }
 }
 
+/// The head of a table: names of columns, and their classes.
+pub(super) fn columns(columns: &[(&str, &str)]) -> Markup {
+    html! {
+        thead role="rowgroup" {
+            tr role="row" {
+                @for (name, class) in columns { th class=(class) scope="col" role="columnheader" { (name) } }
+            }
+        }
+    }
+}
+
 /// The headers that every answer of the page has.
 pub(super) fn decorate(response: &mut Response) {
     for (name, value) in HEADERS {
@@ -143,7 +154,7 @@ fn foot<S>(site: &Site<S>, links: &Links) -> Markup {
                 a href=(links.to("/-/healthy")) { "Health" } " · "
                 a href=(links.to("/-/ready")) { "Readiness" }
             }
-            @if site.options.access.is_closed() { p { "Exporter only: no webhooks, no runs, no actions." } }
+            @if site.access.is_closed() { p { "Exporter only: no webhooks, no runs, no actions." } }
             noscript { p { "Without JavaScript, this page is not updated automatically: reload it to see changes." } }
         }
     }

@@ -5,7 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{bars::File, layout::Links, plan, words};
+use super::{
+    bars::File,
+    layout::{Links, columns},
+    plan, words,
+};
 use crate::{
     core::{
         cluster::MemberFacts,
@@ -162,15 +166,7 @@ fn name(name: &str, is_leader: bool) -> Markup {
 }
 
 pub(super) fn heads() -> Markup {
-    html! {
-        thead role="rowgroup" {
-            tr role="row" {
-                @for (head, class) in [("Member", "name"), ("Before", "size"), ("After", "size"), ("Reclaimed", "size"), ("Result", "rest")] {
-                    th class=(class) scope="col" role="columnheader" { (head) }
-                }
-            }
-        }
-    }
+    columns(&[("Member", "name"), ("Before", "size"), ("After", "size"), ("Reclaimed", "size"), ("Result", "rest")])
 }
 
 /// `known` is a reason that the page already has.

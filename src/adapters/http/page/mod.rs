@@ -54,6 +54,7 @@ use axum::{
     routing::{get, post},
 };
 
+use self::forms::Order;
 use super::site::Site;
 use crate::ports::service::Service;
 
@@ -65,13 +66,13 @@ pub(super) fn routes<S: Service>(router: Router<Arc<Site<S>>>, at: impl Fn(&str)
         .route(&at("/events"), get(events::stream::<S>))
         .route(&at("/assets/{file}"), get(assets::asset))
         .route(&at("/clusters/{name}"), get(cluster::page::<S>))
-        .route(&at("/clusters/{name}/pause"), post(forms::pause::<S>))
-        .route(&at("/clusters/{name}/resume"), post(forms::resume::<S>))
-        .route(&at("/clusters/{name}/run"), post(forms::run::<S>))
-        .route(&at("/clusters/{name}/cancel"), post(forms::cancel::<S>))
+        .route(&at("/clusters/{name}/pause"), forms::command("pause", Order::pause))
+        .route(&at("/clusters/{name}/resume"), forms::command("resume", Order::resume))
+        .route(&at("/clusters/{name}/run"), forms::command("run", Order::run))
+        .route(&at("/clusters/{name}/cancel"), forms::command("cancel", Order::cancel))
         .route(&at("/runs/{id}"), get(run::page::<S>))
-        .route(&at("/runs/{id}/approve"), post(forms::approve::<S>))
-        .route(&at("/runs/{id}/reject"), post(forms::reject::<S>))
+        .route(&at("/runs/{id}/approve"), forms::decision("approve"))
+        .route(&at("/runs/{id}/reject"), forms::decision("reject"))
         .route(&at("/login"), get(forms::login_page::<S>).post(forms::login::<S>))
         .route(&at("/logout"), post(forms::logout::<S>))
 }

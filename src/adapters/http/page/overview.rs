@@ -14,7 +14,7 @@ use url::form_urlencoded::Serializer;
 use super::{
     bars,
     condition::{self, Badge},
-    layout::{Links, Page},
+    layout::{Links, Page, columns},
     live, members, runs,
     select::{self, SMALL_FLEET, Selection, Wanted, select},
     session::Visitor,
@@ -245,15 +245,7 @@ fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     html! {
         table.reflow.fleet role="table" {
             caption.visually-hidden { "Clusters" }
-            thead role="rowgroup" {
-                tr role="row" {
-                    th.name scope="col" role="columnheader" { "Cluster" }
-                    th.rest scope="col" role="columnheader" { "State" }
-                    th.wide scope="col" role="columnheader" { "Fullest member" }
-                    th.number scope="col" role="columnheader" { "Fragmented" }
-                    th.chart scope="col" role="columnheader" { "Last days" }
-                }
-            }
+            (columns(&[("Cluster", "name"), ("State", "rest"), ("Fullest member", "wide"), ("Fragmented", "number"), ("Last days", "chart")]))
             tbody role="rowgroup" { @for view in &selection.shown { (line(view, now, links)) } }
         }
     }

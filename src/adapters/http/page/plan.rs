@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::words;
+use super::{layout::columns, words};
 use crate::core::{
     gate::GateResult,
     history::AlertKey,
@@ -58,13 +58,7 @@ pub(super) fn plan(plan: &PlanView, now: Timestamp) -> Markup {
         } }
         table.reflow.plan role="table" {
             caption.visually-hidden { "The plan, in order" }
-            thead role="rowgroup" {
-                tr role="row" {
-                    @for (head, class) in [("Member", "name"), ("File", "size"), ("In use", "size"), ("Unavailable", "size"), ("What happens", "rest")] {
-                        th class=(class) scope="col" role="columnheader" { (head) }
-                    }
-                }
-            }
+            (columns(&[("Member", "name"), ("File", "size"), ("In use", "size"), ("Unavailable", "size"), ("What happens", "rest")]))
             tbody role="rowgroup" { @for (index, step) in plan.steps.iter().enumerate() { (row(index, step)) } }
         }
         p.foreign { (plan.leader) }

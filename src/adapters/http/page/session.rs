@@ -54,7 +54,7 @@ impl Visitor {
         let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
         let cookie = cookie(&parts.headers, name(site));
         let logged_in = || cookie.as_ref().is_some_and(|id| site.sessions.is_open(id, Instant::now()));
-        let access = match site.options.access.orders(proof) {
+        let access = match site.access.orders(proof) {
             Orders::Closed => VisitorAccess::Closed,
             Orders::Token if logged_in() => VisitorAccess::LoggedIn,
             Orders::Token => VisitorAccess::Stranger,

@@ -26,6 +26,7 @@ pub(super) use self::{
 use super::{connections::ConnectionLimiter, recheck::Recheck};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource, WebTls};
 
+#[derive(Default)]
 pub(super) struct Active {
     pub(super) tls: Option<Arc<ServerConfig>>,
     client_auth: ClientAuth,
@@ -65,15 +66,7 @@ struct Stamp {
 impl Web {
     /// Plain HTTP without authentication.
     pub fn plain() -> Self {
-        let active = Active {
-            tls: None,
-            client_auth: ClientAuth::None,
-            identifies_clients: false,
-            headers: HeaderMap::new(),
-            users: None,
-            bucket: None,
-        };
-        Self::with(None, active, Watched::default())
+        Self::with(None, Active::default(), Watched::default())
     }
 
     /// Loads the current file. The error has one problem per line. Blocks while it reads.
@@ -151,7 +144,7 @@ fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> 
     watched.stamps = stamps(&watched.files);
     // The first is always the configuration itself.
     let before = watched.stamps.first().copied();
-    let config = source.load().map_err(|error| error.to_string())?;
+    let config = source.load()?;
     watched.files = files(source.path(), &config);
     watched.stamps = before.into_iter().chain(stamps(&watched.files[1..])).collect();
     let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, config.http2)).transpose()?;
@@ -237,7 +230,6 @@ mod tests {
     use std::{collections::BTreeMap, fs};
 
     use super::*;
-    use crate::ports::web::BadWebFile;
 
     /// Written again just after it was read for the first time.
     struct Rewritten(PathBuf);
@@ -247,7 +239,7 @@ mod tests {
             &self.0
         }
 
-        fn load(&self) -> Result<WebConfig, BadWebFile> {
+        fn load(&self) -> Result<WebConfig, String> {
             let read = fs::read_to_string(&self.0).expect("it is there");
             if read == "half" {
                 fs::write(&self.0, "the whole").expect("there is space");
