@@ -73,6 +73,18 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (17213, "I2, of the simulator: a full file without free pages that did not shrink counted as one that gained"),
     (61413, "I2, of the simulator: after an attempt without gain, 1 MiB more counted as enough for any need"),
     (1_052_384, "I2, of the simulator: the same, before the leader in place"),
+    (304_978, "I2, of the simulator: compactions left nothing at all in use, and a copy of nothing takes no time"),
+    (29507, "L1, of the simulator: a failed run cannot disarm NOSPACE while the journal is down"),
+    (96371, "L1, of the simulator: the same"),
+    (2_024_786, "L1, of the simulator: the same"),
+    (142_287, "L1, of the simulator: the alert's end was in a slow journal, and not answered yet"),
+    (
+        168_333,
+        "L3, of the simulator: a run under way keeps its mode, and waits for no approval after a reload to approve",
+    ),
+    (85395, "liveness, of the simulator: a learner whose version is not known looks like an upgrade to the end"),
+    (2_027_545, "policy, of the simulator: a single voter has nobody to transfer leadership to"),
+    (2_034_178, "policy, of the simulator: the same"),
 ];
 
 /// The same, played with several replicas.
