@@ -139,4 +139,13 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         9792,
         "L3: an alert that a run without labels had served, and that was resolved, fired again for the run before it",
     ),
+    (
+        1_905_486,
+        "I2: by its own note, older than the end of a request, a replica took its work for that of the next one",
+    ),
+    (
+        2_007_671,
+        "again: a holder forgot what was done for alerts, as the last run for them was an operator's and refused",
+    ),
+    (4_000_110, "I2: what alerts had requested counted again after an operator's run, as a new alert continued that"),
 ];
