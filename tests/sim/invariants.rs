@@ -517,8 +517,8 @@ impl World {
         self.watch.note(now, || format!("defragd sends Defragment to {target}"));
         self.check_mutation("Defragment");
         self.check_intent(target);
-        let held_up = self.jobs[job].stray || self.jobs[job].held_up;
-        if !held_up {
+        let stray = self.jobs[job].stray;
+        if !stray && !self.jobs[job].held_up {
             // A replica that was stopped after its last observation knows of nothing since.
             self.check_orders("Defragment");
         }
@@ -560,9 +560,9 @@ impl World {
             self.violate("I3", format!("Defragment to {target} although {what}"));
         }
         self.check_snapshot(&seen, target);
-        self.check_need(&seen, target, held_up);
+        self.check_need(&seen, target, stray);
         self.check_leader(&seen, target);
-        if !held_up {
+        if !stray {
             self.check_truth(target);
         }
     }
@@ -623,14 +623,14 @@ impl World {
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
-    fn check_need(&mut self, seen: &Deliveries, target: MemberId, held_up: bool) {
+    fn check_need(&mut self, seen: &Deliveries, target: MemberId, stray: bool) {
         let Some(membership) = &seen.membership else {
             return self.violate("I3", format!("Defragment to {target} without an observation"));
         };
         self.check_identity(membership);
         let age = self.now.saturating_sub(seen.at);
-        if held_up {
-            // It looked, and was stopped before it could send.
+        if stray {
+            // It was stopped after its permit, before it could send.
             self.watch.succession.stale += u64::from(age > FRESH);
         } else if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));

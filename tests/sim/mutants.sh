@@ -118,6 +118,7 @@ done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.don
 began_under_changed_rules|src/app/worker.rs|s/ && still_the_rules//; s/(let &Attempt \{[^;]*;)/$1\n        let rules = \&self.rules();/
 operators_request_revives_what_alerts_requested|crates/defragd-core/src/standing.rs|s/is_last\(run\) \|\| by_operator && !is_operators\(run\)/is_last(run)/; s/!anew_since \|\|/(anew_since || true) ||/
 stop_known_after_the_next_step|src/app/worker.rs|s/(            never = stops => match never \{\},\n)(            _ = drive\.to_its_end\(stopped\) => \{\}\n)/$2$1/
+old_observation_is_good_enough|src/app/driver.rs|s/OBSERVATION_LIMIT: Duration = Duration::from_secs\(15\)/OBSERVATION_LIMIT: Duration = Duration::from_secs(3600)/
 own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/
 continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/

@@ -31,6 +31,7 @@ impl Reason {
                 | Self::DefragInFlight { .. }
                 | Self::DefragUnknown { .. }
                 | Self::RaftLag { .. }
+                | Self::StaleObservation { .. }
         )
     }
 }

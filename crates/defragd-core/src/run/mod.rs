@@ -240,6 +240,9 @@ impl Run {
             (Phase::StepIntending(step), Event::Recorded(written)) => self.step_intended(step, written),
             (Phase::StepConfirming(step), Event::Observed(facts)) => self.confirm_step(step, &facts),
             (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
+            (Phase::StepPerforming(step), Event::Withheld(reason)) if reason.may_pass() => {
+                self.choose_step_anew(&step, reason)
+            }
             (Phase::StepPerforming(_), Event::Withheld(reason)) => self.finish(Outcome::Stopped { reason }),
             (Phase::Settling(settling), Event::Observed(facts)) => self.settle(now, settling, &facts),
             (Phase::Transfer(transfer), Event::Observed(facts)) => self.follow_transfer(now, transfer, &facts),
