@@ -148,5 +148,9 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         "again: a holder forgot what was done for alerts, as the last run for them was an operator's and refused",
     ),
     (4_000_110, "I2: what alerts had requested counted again after an operator's run, as a new alert continued that"),
+    (
+        2_055_326,
+        "I6: after a crash, a replica without the lock offered what an operator had cancelled to the next holder",
+    ),
     (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];
