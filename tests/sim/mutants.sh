@@ -116,6 +116,7 @@ comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s
 done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/standing.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
 done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 began_under_changed_rules|src/app/worker.rs|s/ && still_the_rules//; s/(let &Attempt \{[^;]*;)/$1\n        let rules = \&self.rules();/
+failure_before_a_crash_leaves_nospace_armed|crates/defragd-core/src/run/resume.rs|s/if run\.may_disarm\(\) =>/if run.may_disarm() \&\& run.observations > 99 =>/
 operators_request_revives_what_alerts_requested|crates/defragd-core/src/standing.rs|s/is_last\(run\) \|\| by_operator && !is_operators\(run\)/is_last(run)/; s/!anew_since \|\|/(anew_since || true) ||/
 cancelled_and_offered|src/app/forward.rs|s/= view\.withdrawn\(\)/= view.withdrawn().filter(|_| false)/
 stop_known_after_the_next_step|src/app/worker.rs|s/(            never = stops => match never \{\},\n)(            _ = drive\.to_its_end\(stopped\) => \{\}\n)/$2$1/

@@ -74,6 +74,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (61413, "I2, of the simulator: after an attempt without gain, 1 MiB more counted as enough for any need"),
     (1_052_384, "I2, of the simulator: the same, before the leader in place"),
     (2_021_315, "I4: a stop that came just before a run began was known to it only after its first member was chosen"),
+    (2_077_138, "L1: killed between a failure and the disarming, the next process ended the run at once"),
     (304_978, "I2, of the simulator: compactions left nothing at all in use, and a copy of nothing takes no time"),
     (29507, "L1, of the simulator: a failed run cannot disarm NOSPACE while the journal is down"),
     (96371, "L1, of the simulator: the same"),
