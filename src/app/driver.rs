@@ -43,6 +43,9 @@ use crate::{
 const FINISH_TRIES: u32 = 3;
 /// The time between two such tries.
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after the beginning of an observation an RPC may be sent that rests on it. Members get 5 s for their list and
+/// 5 s for the rest, and the adapter 2 s for its last look. What takes longer is a process that does not run.
+const OBSERVATION_LIMIT: Duration = Duration::from_secs(15);
 
 /// Requests an early end of a run: `Some` means no further member.
 pub type Stop = watch::Receiver<Option<Reason>>;
@@ -129,10 +132,12 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         let mut intent: Option<Intent> = view.open_intent.clone();
         let mut claim: Option<Claim> = None;
         let mut planned = false;
+        let mut observed_at = begun;
         loop {
             let event = match action {
                 Action::Observe { after, pages } => {
                     pause(after, stop).await;
+                    observed_at = Instant::now();
                     let facts = observer::observe(self.etcd, pages, &quotas).await;
                     if let Ok(facts) = &facts {
                         quotas = observer::quotas(facts);
@@ -153,7 +158,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 Action::RecordStep(step) => Event::Recorded(self.write(Entry::Step(step)).await),
                 Action::Perform(step) => {
                     self.progress.step(&step);
-                    match self.withheld(stop) {
+                    match self.withheld(stop, observed_at) {
                         Some(reason) => Event::Withheld(reason),
                         None => Event::Performed(send(self.etcd, &members, &step).await),
                     }
@@ -167,7 +172,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                     (Some(member), Some(intent)) => {
                         self.progress.defragmenting(intent);
                         let stop = stop.clone();
-                        let permit = || self.withheld(&stop);
+                        let permit = || self.withheld(&stop, observed_at);
                         let sent = defragment(self.etcd, member, &permit, deadline, self.watcher(intent));
                         let (answer, unavailable) = if intent.non_blocking {
                             let (answer, unavailable) = while_watched(self.etcd, member, sent).await;
@@ -227,9 +232,12 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         }
     }
 
-    /// Why no RPC that changes something may be sent now; includes stops requested since the run was last informed.
-    fn withheld(&self, stop: &Stop) -> Option<Reason> {
-        stop.borrow().clone().or_else(|| self.permit.refusal())
+    /// Why no RPC that changes something may be sent now; includes stops requested since the run was last informed, and
+    /// that the process was stopped itself and knows nothing of the time since.
+    fn withheld(&self, stop: &Stop, observed_at: Instant) -> Option<Reason> {
+        let age = observed_at.elapsed();
+        let stale = || (age > OBSERVATION_LIMIT).then_some(Reason::StaleObservation { age });
+        stop.borrow().clone().or_else(|| self.permit.refusal()).or_else(stale)
     }
 
     fn watcher<'b>(&'b self, intent: &'b Intent) -> impl Fn(Duration) + 'b {

@@ -106,6 +106,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn offer(&self, peers: &dyn Peers, what: &PendingOffer, view: &RunView) -> Result<OfferOutcome, PeerError> {
+        // No replica is to do what an operator has cancelled.
+        if let Some(reason) = view.withdrawn() {
+            return Ok(OfferOutcome::Ended(Outcome::Stopped { reason }));
+        }
         let holder = &what.to;
         let taken = view.forwarded_to.as_ref().filter(|forwarded| forwarded.holder == *holder);
         let is_known = |key: &AlertKey| taken.is_some_and(|taken| taken.alerts.contains(key));

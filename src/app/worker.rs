@@ -312,8 +312,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         tokio::select! {
             biased;
-            _ = drive.to_its_end(stopped) => {}
+            // First: a stop that comes before the run begins, or together with an answer, counts at once.
             never = stops => match never {},
+            _ = drive.to_its_end(stopped) => {}
         }
         self.forget(run).await;
     }

@@ -137,6 +137,8 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
             let node = &world.nodes[node];
             node.voter() && node.non_blocking() && !(node.has_page && node.has_gauge)
         }),
+        // Learners are upgraded with the others: one with an odd version has to be upgraded or removed.
+        Reason::UpgradeInProgress { .. } => world.current().into_iter().any(|node| is_odd(&world.nodes[node])),
         // There is no replica to forward to.
         Reason::NoTransferTarget => voters == 1 && policy.leader == LeaderPolicy::LastAfterTransfer,
         _ => matches!(outcome, Outcome::Refused { .. }) && (has_odd_voter(world) || !slack),
@@ -144,8 +146,12 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
 }
 
 fn has_odd_voter(world: &World) -> bool {
-    let odd = |node: &Node| node.voter() && ["3.5.4", "3.4.3", "banana"].contains(&node.version.as_str());
-    world.current().into_iter().any(|node| odd(&world.nodes[node]))
+    world.current().into_iter().map(|node| &world.nodes[node]).any(|node| node.voter() && is_odd(node))
+}
+
+/// Whether it has a version that no run is made with.
+fn is_odd(node: &Node) -> bool {
+    ["3.5.4", "3.4.3", "banana"].contains(&node.version.as_str())
 }
 
 /// What the last run has to come to.

@@ -53,6 +53,8 @@ pub struct RunLog {
     pub started: bool,
     /// Since when it is in the journal.
     pub accepted_at: Duration,
+    /// In which life of its replica it was started last.
+    begun_in: Option<u64>,
     /// Of the lock, under which it was started last.
     pub term: Option<Term>,
     /// The configuration's mode when it was started last, which it keeps.
@@ -88,6 +90,16 @@ pub struct RunLog {
 }
 
 impl RunLog {
+    /// The journal refused an entry of it.
+    pub fn is_not_written(&self) -> bool {
+        self.journal_failed
+    }
+
+    /// The process of this life has begun or continued it, and it has not ended.
+    fn is_under_way(&self, life: u64) -> bool {
+        self.begun_in == Some(life) && self.outcome.is_none()
+    }
+
     /// None of its alerts fires any more: a later alert is another request.
     pub fn is_withdrawn(&self) -> bool {
         !self.manual && !self.alerts.is_empty() && self.alerts.iter().all(|key| self.resolved.contains(key))
@@ -487,8 +499,10 @@ impl World {
     fn lose_leases(&mut self, leader: MemberId) {
         self.watch.leases_lost += 1;
         let policy = &self.schedule.policy;
+        let voters = self.current().into_iter().filter(|node| self.nodes[*node].voter()).count();
+        // A single voter has nobody to transfer leadership to.
         let in_place = policy.leader == LeaderPolicy::Last
-            || policy.leader == LeaderPolicy::Auto && !policy.transfer_above.is_zero();
+            || policy.leader == LeaderPolicy::Auto && (!policy.transfer_above.is_zero() || voters == 1);
         if !in_place && self.schedule.fault_free() {
             self.violate("policy", format!("clients' leases ran out while the leader {leader} was defragmented"));
         }
@@ -503,8 +517,8 @@ impl World {
         self.watch.note(now, || format!("defragd sends Defragment to {target}"));
         self.check_mutation("Defragment");
         self.check_intent(target);
-        let held_up = self.jobs[job].stray || self.jobs[job].held_up;
-        if !held_up {
+        let stray = self.jobs[job].stray;
+        if !stray && !self.jobs[job].held_up {
             // A replica that was stopped after its last observation knows of nothing since.
             self.check_orders("Defragment");
         }
@@ -546,9 +560,9 @@ impl World {
             self.violate("I3", format!("Defragment to {target} although {what}"));
         }
         self.check_snapshot(&seen, target);
-        self.check_need(&seen, target, held_up);
+        self.check_need(&seen, target, stray);
         self.check_leader(&seen, target);
-        if !held_up {
+        if !stray {
             self.check_truth(target);
         }
     }
@@ -609,14 +623,14 @@ impl World {
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
-    fn check_need(&mut self, seen: &Deliveries, target: MemberId, held_up: bool) {
+    fn check_need(&mut self, seen: &Deliveries, target: MemberId, stray: bool) {
         let Some(membership) = &seen.membership else {
             return self.violate("I3", format!("Defragment to {target} without an observation"));
         };
         self.check_identity(membership);
         let age = self.now.saturating_sub(seen.at);
-        if held_up {
-            // It looked, and was stopped before it could send.
+        if stray {
+            // It was stopped after its permit, before it could send.
             self.watch.succession.stale += u64::from(age > FRESH);
         } else if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
@@ -776,6 +790,12 @@ impl World {
         }
     }
 
+    /// Whether the process that runs now drives it.
+    pub fn is_under_way(&self, run: RunId) -> bool {
+        let life = self.host().journal.life;
+        self.watch.runs.get(&run.0).is_some_and(|log| log.is_under_way(life))
+    }
+
     /// I4: what is known of a stop keeps a run from choosing a member, not only from sending.
     pub fn on_journal_wanted(&mut self, entry: &Entry) {
         let configured = self.schedule.policy.mode;
@@ -803,7 +823,7 @@ impl World {
         self.check_entry(run, entry);
         self.on_begun(run, entry);
         self.check_forwarded(run, entry);
-        let wall = wall_clock(self);
+        let (wall, life) = (wall_clock(self), self.host().journal.life);
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
         // An alert may join, and a resume may be on its way to the disk, between a run's end and its worker's noticing;
@@ -836,7 +856,7 @@ impl World {
             Entry::Started { term, mode, .. } => {
                 log.mode = Some(*mode);
                 (log.started, log.journal_failed, log.identity, log.stopped) = (true, false, None, false);
-                log.term = *term;
+                (log.term, log.begun_in) = (*term, Some(life));
                 log.gates.on_start();
                 self.watch.hashes.clear();
                 self.watch.sending.clear();

@@ -459,9 +459,13 @@ pub async fn people(
             Person::Resolve { alert } => {
                 // It is sent again or not: a later notification would be of another alert.
                 let key = key_in_other_words(alert);
-                if cluster.resolve(vec![key.clone()]).await.is_ok() {
-                    let now = sim.now();
-                    sim.world().watch.orders.resolved.insert(key.fingerprint, now);
+                sim.world().watch.orders.resolving.insert(key.fingerprint.clone());
+                let known = cluster.resolve(vec![key.clone()]).await.is_ok();
+                let mut world = sim.world();
+                let now = world.now;
+                world.watch.orders.resolving.remove(&key.fingerprint);
+                if known {
+                    world.watch.orders.resolved.insert(key.fingerprint, now);
                 }
             }
         }
@@ -561,8 +565,12 @@ pub fn left(sim: &Sim, journal: &SimJournal) -> Left {
     }
 }
 
-/// What holds an open request. NOSPACE waits for no window, cooldown or limit.
+/// What holds an open request: nothing, once its run is under way, for it keeps the mode in which it began. NOSPACE waits
+/// for no window, cooldown or limit.
 fn hold(sim: &Sim, ledger: &Ledger, open: &RunView, policy: &Policy, now: Timestamp) -> Option<Hold> {
+    if sim.world().is_under_way(open.id) {
+        return None;
+    }
     let no_space = sim.world().alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
     let emergency = policy.emergency && no_space;
     let hold = ledger.hold(open, policy, emergency, now);
@@ -634,9 +642,8 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd
 
 /// While no run is open: an alert that was accepted and is not resolved is shown with a hold, and no other one is.
 fn forgets_an_alert(sim: &Sim, ledger: &Ledger, shown: Option<&RequestView>) -> Option<String> {
-    let resolved: BTreeSet<_> = sim.world().watch.orders.resolved.keys().cloned().collect();
     let accepted = ledger.runs.iter().flat_map(|run| &run.request.alerts).filter(|key| key.due().is_none());
-    let fires: BTreeSet<_> = accepted.filter(|key| !resolved.contains(&key.fingerprint)).cloned().collect();
+    let fires: BTreeSet<_> = accepted.filter(|key| sim.world().watch.orders.fires(key)).cloned().collect();
     let is_held = shown.is_some_and(|shown| shown.hold.is_some());
     // Until the write of its end is answered, a run is shown as in progress.
     let ending = sim.world().host().journal.end_unanswered;
@@ -710,8 +717,7 @@ fn check_forgotten(sim: &Sim, journal: &SimJournal) {
             matches!(view.outcome, Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }))
         });
     let mut world = sim.world();
-    let fires = |key: &AlertKey| !world.watch.orders.resolved.contains_key(&key.fingerprint);
-    if !over && !done && last.request.alerts.iter().any(fires) {
+    if !over && !done && last.request.alerts.iter().any(|key| world.watch.orders.fires(key)) {
         let what = format!("L1: the request of run {} is forgotten after {:?}", last.id, last.outcome);
         world.violate("liveness", what);
     }

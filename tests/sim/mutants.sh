@@ -116,6 +116,13 @@ comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s
 done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/standing.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
 done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 began_under_changed_rules|src/app/worker.rs|s/ && still_the_rules//; s/(let &Attempt \{[^;]*;)/$1\n        let rules = \&self.rules();/
+failure_before_a_crash_leaves_nospace_armed|crates/defragd-core/src/run/resume.rs|s/if run\.may_disarm\(\) =>/if run.may_disarm() \&\& run.observations > 99 =>/
+operators_request_revives_what_alerts_requested|crates/defragd-core/src/standing.rs|s/is_last\(run\) \|\| by_operator && !is_operators\(run\)/is_last(run)/; s/!anew_since \|\|/(anew_since || true) ||/
+cancelled_and_offered|src/app/forward.rs|s/= view\.withdrawn\(\)/= view.withdrawn().filter(|_| false)/
+stop_known_after_the_next_step|src/app/worker.rs|s/(            never = stops => match never \{\},\n)(            _ = drive\.to_its_end\(stopped\) => \{\}\n)/$2$1/
+old_observation_is_good_enough|src/app/driver.rs|s/OBSERVATION_LIMIT: Duration = Duration::from_secs\(15\)/OBSERVATION_LIMIT: Duration = Duration::from_secs(3600)/
+own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/
+continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 LIST

@@ -1,7 +1,10 @@
 //! The checks of policy and operators' actions: the leader, steps other than Defragment, windows, pauses, approvals and
 //! limits. As in [`crate::invariants`], from what happened and never from what defragd says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
@@ -15,6 +18,7 @@ use jiff::Timestamp;
 
 use crate::{
     faults::Fault,
+    invariants::RunLog,
     journal::wall_clock,
     model::{World, whole},
     seen::Deliveries,
@@ -60,6 +64,8 @@ pub struct Orders {
     pub withdrawn: bool,
     /// The alerts that no longer fire, and since when defragd knows.
     pub resolved: BTreeMap<String, Duration>,
+    /// Those whose end is being notified: until the answer comes, defragd may know of it or not.
+    pub resolving: BTreeSet<String>,
     /// When each alert was last written to the journal as firing.
     pub recorded: BTreeMap<String, Duration>,
     /// The run under way began in an emergency.
@@ -84,6 +90,11 @@ impl Orders {
     /// The alerts that were rejected before this time.
     pub fn rejected_before(&self, time: Duration) -> Vec<AlertKey> {
         self.rejected.iter().filter(|(_, at)| *at < time).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether this alert still fires, as far as defragd must know.
+    pub fn fires(&self, key: &AlertKey) -> bool {
+        !self.resolved.contains_key(&key.fingerprint) && !self.resolving.contains(&key.fingerprint)
     }
 
     /// Whether all of these alerts were rejected within the cooldown.
@@ -515,6 +526,8 @@ impl World {
         let stops = stops || self.watch.runs.get(&run.0).is_some_and(|log| log.stopped);
         let stops = stops || self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled == run.0);
         let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
+        // Nothing is sent without a record, whatever the run failed for before.
+        let in_the_way = in_the_way || self.watch.runs.get(&run.0).is_some_and(RunLog::is_not_written);
         let tried = matches!(&self.watch.orders.step, Some((of, RunStep::DisarmNoSpace { .. }, _)) if *of == run.0);
         if in_the_way || stops || tried || !policy.disarm_no_space || self.schedule.a_step_is_not_written() {
             return;

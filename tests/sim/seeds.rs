@@ -73,6 +73,20 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (17213, "I2, of the simulator: a full file without free pages that did not shrink counted as one that gained"),
     (61413, "I2, of the simulator: after an attempt without gain, 1 MiB more counted as enough for any need"),
     (1_052_384, "I2, of the simulator: the same, before the leader in place"),
+    (2_021_315, "I4: a stop that came just before a run began was known to it only after its first member was chosen"),
+    (2_077_138, "L1: killed between a failure and the disarming, the next process ended the run at once"),
+    (304_978, "I2, of the simulator: compactions left nothing at all in use, and a copy of nothing takes no time"),
+    (29507, "L1, of the simulator: a failed run cannot disarm NOSPACE while the journal is down"),
+    (96371, "L1, of the simulator: the same"),
+    (2_024_786, "L1, of the simulator: the same"),
+    (142_287, "L1, of the simulator: the alert's end was in a slow journal, and not answered yet"),
+    (
+        168_333,
+        "L3, of the simulator: a run under way keeps its mode, and waits for no approval after a reload to approve",
+    ),
+    (85395, "liveness, of the simulator: a learner whose version is not known looks like an upgrade to the end"),
+    (2_027_545, "policy, of the simulator: a single voter has nobody to transfer leadership to"),
+    (2_034_178, "policy, of the simulator: the same"),
 ];
 
 /// The same, played with several replicas.
@@ -126,4 +140,18 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         9792,
         "L3: an alert that a run without labels had served, and that was resolved, fired again for the run before it",
     ),
+    (
+        1_905_486,
+        "I2: by its own note, older than the end of a request, a replica took its work for that of the next one",
+    ),
+    (
+        2_007_671,
+        "again: a holder forgot what was done for alerts, as the last run for them was an operator's and refused",
+    ),
+    (4_000_110, "I2: what alerts had requested counted again after an operator's run, as a new alert continued that"),
+    (
+        2_055_326,
+        "I6: after a crash, a replica without the lock offered what an operator had cancelled to the next holder",
+    ),
+    (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];

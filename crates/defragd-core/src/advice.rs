@@ -115,6 +115,11 @@ impl Code {
             Self::NoLongerNext => {
                 (Unsafe, Passes, "Nothing. If it comes often, leadership keeps moving: check the members' disks.")
             }
+            Self::StaleObservation => (
+                Unsafe,
+                Passes,
+                "Nothing. If it comes often, the process is stopped or gets too little processor time: give it more.",
+            ),
             Self::GateFailed => {
                 (Unsafe, Operator, "Fix what the gate found, then check all gates again with `defragd gates`.")
             }

@@ -176,9 +176,10 @@ impl SuccessionNote {
         }
     }
 
-    /// Whether a run of this journal is later than the note: it was last started under a later term.
+    /// Whether this journal knows more of its run than the note: it was last started under a later term, or under the
+    /// note's own. Then this replica left the note, and the run may have ended since.
     pub(super) fn is_before(&self, run: &RunView) -> bool {
-        run.term.map_or_else(|| self.inherited_after.is_none_or(|after| run.id > after), |term| term > self.term)
+        run.term.map_or_else(|| self.inherited_after.is_none_or(|after| run.id > after), |term| term >= self.term)
     }
 
     /// Whether another holder left it after a run of this journal. Its own may be older than the run's end.

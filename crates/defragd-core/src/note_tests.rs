@@ -249,6 +249,12 @@ fn what_another_holder_left_since_replaces_what_was_done_here() {
     for term in 2..4 {
         assert_eq!(done(vec![failed(term)], noted(Some(1))), [0; 0], "it failed since");
     }
+    let resolved = Outcome::Stopped { reason: Reason::Resolved };
+    assert_eq!(
+        done(vec![ended(1, resolved.clone(), Vec::new(), 2)], noted(Some(1))),
+        [0; 0],
+        "it was over after its own note"
+    );
     let cancelled = Outcome::Stopped { reason: Reason::OperatorStop };
     let unstarted = |id| RunView { term: None, ..ended(id, cancelled.clone(), Vec::new(), 1) };
     assert_eq!(done(vec![unstarted(2)], noted(Some(1))), [1], "that request was over before");
@@ -261,6 +267,16 @@ fn what_another_holder_left_since_replaces_what_was_done_here() {
     };
     let both = vec![stopped(2), operators(stopped(2))];
     assert_eq!(done(both, noted(Some(1))), [3], "what alerts requested before does not count for an operator");
+    let refused = Outcome::Refused { reason: Reason::RuleFailed { rule: String::new(), detail: String::new() } };
+    let refused = operators(RunView { outcome: Some(refused), ..stopped(3) });
+    let refused = RunView { members: Vec::new(), ..refused };
+    let before = RunView { id: RunId(2), term: None, ..refused.clone() };
+    assert_eq!(done(vec![before], noted(Some(1))), [1], "the next run is for the alerts again");
+    assert_eq!(done(vec![refused.clone()], noted(Some(1))), [0; 0], "an operator has requested a run since");
+    let continued = vec![operators(stopped(1)), RunView { term: None, ..refused.clone() }];
+    assert_eq!(done(continued, noted(Some(1))), [1], "it was the operator's before, and another holder continued it");
+    let waits = RunView { id: RunId(4), outcome: None, ..ended(4, resolved, Vec::new(), 3) };
+    assert_eq!(done(vec![refused, waits], noted(Some(1))), [0; 0], "also for what alerts have requested after that");
     let mut left = noted(Some(1));
     left.request.as_mut().expect("there").trigger = Trigger::Manual;
     assert_eq!(done(vec![operators(stopped(2))], left), [1, 3], "it is the same request");

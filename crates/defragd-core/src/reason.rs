@@ -187,6 +187,12 @@ pub enum Reason {
     /// When the cluster was observed a last time before the RPC, another member was to be defragmented first.
     #[error("at the last check, member {member} was no longer the next one to defragment")]
     NoLongerNext { member: String },
+    /// The cluster was observed too long before an RPC was to be sent: it is not sent, and the cluster is observed again.
+    #[error("the last observation of the cluster is {} s old, and nothing is sent on it", age.as_secs())]
+    StaleObservation {
+        #[serde(rename = "age_seconds", with = "wire::number")]
+        age: Duration,
+    },
     /// A gate, a check outside etcd, failed.
     #[error("gate {gate} failed {}: {detail}", moment.in_words())]
     GateFailed { gate: String, moment: Moment, detail: String },

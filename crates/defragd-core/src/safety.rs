@@ -33,6 +33,7 @@ impl Reason {
                 | Self::RaftLag { .. }
                 // The quota of 3.4 and 3.5 is on their metrics pages only, and one of them may come too late.
                 | Self::QuotaUnknown { .. }
+                | Self::StaleObservation { .. }
         )
     }
 }

@@ -4,12 +4,13 @@
 //! pause, closed window) leaves it open, and [`Ledger::next_attempt`] says when the next run starts. Each run has
 //! exactly one outcome.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
     backoff,
+    cluster::MemberId,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     ledger::{Ledger, after, counts_for_the_day, has_been},
     note::{EarlierWork, StandingRequest},
@@ -90,23 +91,42 @@ impl Ledger {
             Some((_, uncompared)) => work.uncompared |= uncompared,
             None => {}
         }
+        work.done = self.done_before(open, &chain, inherited);
+        work
+    }
+
+    /// The members that the attempts at the standing request, newest first, and the last lock holder have done under it.
+    fn done_before(
+        &self,
+        open: Option<&RunView>,
+        chain: &[&RunView],
+        inherited: Option<&StandingRequest>,
+    ) -> BTreeSet<MemberId> {
         // What another holder has left since says what still counts of these.
         let is_replaced = |run: &RunView| self.inherited.as_ref().is_some_and(|inherited| inherited.replaces(run));
-        // What alerts requested before does not count for what an operator requested since.
-        let is_operators = |run: &RunView| run.request.trigger == Trigger::Manual;
-        let by_operator = attempts().next().is_some_and(is_operators);
-        let is_of_it = |run: &RunView| !by_operator || is_operators(run);
-        let is_inherited = inherited.is_some_and(|request| !by_operator || request.trigger == Trigger::Manual);
-        let own = || attempts().take_while(|run| !is_replaced(run));
+        let is_later = |run: &RunView| self.inherited.as_ref().is_none_or(|inherited| inherited.is_before(run));
         // Those before such a run were for another request, or are measured again.
         let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
-        if !is_inherited || own().any(|run| is_last(run) || !is_of_it(run)) {
-            work.done.clear();
+        let is_operators = |run: &RunView| run.request.trigger == Trigger::Manual;
+        let attempts: Vec<_> = open.into_iter().chain(chain.iter().copied()).collect();
+        // An operator's request that was broken off is continued, and not made anew.
+        let continues = |before: &&RunView| is_operators(before) && before.is_broken_off();
+        let is_anew = |index: usize| is_operators(attempts[index]) && !attempts.get(index + 1).is_some_and(continues);
+        // What alerts requested before does not count once an operator has requested a run.
+        let (mut by_operator, mut anew_since) = (false, open.is_some() && is_anew(0));
+        let mut done = BTreeSet::new();
+        for (index, run) in attempts.iter().enumerate().take_while(|(_, run)| !is_replaced(run)) {
+            if is_last(run) || by_operator && !is_operators(run) {
+                return done;
+            }
+            by_operator |= is_operators(run);
+            anew_since |= is_anew(index) && is_later(run);
+            let defragmented = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
+            done.extend(run.members.iter().filter(defragmented).map(|result| result.intent.member_id));
         }
-        let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
-        let results = own().take_while(|run| is_of_it(run) && !is_last(run)).flat_map(|run| &run.members);
-        work.done.extend(results.filter(done).map(|result| result.intent.member_id));
-        work
+        let counts = |request: &&StandingRequest| !anew_since || request.trigger == Trigger::Manual;
+        done.extend(inherited.filter(counts).into_iter().flat_map(|request| &request.work.done));
+        done
     }
 
     /// The open request, for the next lock holder.

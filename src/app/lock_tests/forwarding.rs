@@ -58,6 +58,31 @@ async fn a_request_whose_holder_dies_is_served_by_the_replica_that_accepted_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_was_cancelled_is_not_offered_to_the_next_holder() {
+    let fake = etcd();
+    fake.take(S * 20);
+    let world = World::new(fake);
+    let (first, second) = world.start_both(Mode::Enforce).await;
+    first.ask("1").await;
+    while world.etcd.order().is_empty() {
+        sleep(S / 10).await;
+    }
+    let cancel = Command::Cancel { reason: String::new() };
+    first.app.command("a", "ann".to_owned(), cancel, false).await.expect("cancelled");
+    sleep(S).await;
+    let journal = first.kill();
+    world.net.cut("one");
+    sleep(S * 60).await;
+    world.etcd.set_busy(3, false);
+    let first = world.start_with("one", journal, Mode::Enforce);
+    sleep(S * 600).await;
+    assert!(!first.holds());
+    assert_eq!(first.outcomes().await, [("stopped", "cancelled")]);
+    assert!(second.outcomes().await.is_empty());
+    assert_eq!(world.etcd.order(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_returned() {
     let (world, first, second) = both(Mode::Enforce).await;
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };

@@ -7,6 +7,9 @@ use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
 use super::{Deaf, Happening, JobState, Net, Node, Process, World, node};
 use crate::faults::Fault;
 
+/// A new member's file has this much in use.
+const LEAST_IN_USE: u64 = 16 << 10;
+
 impl World {
     /// A fault's index names one of the members of now.
     fn target(&self, node: usize) -> Option<usize> {
@@ -336,7 +339,7 @@ impl World {
                 if stale {
                     this.stale_in_use.get_or_insert(this.in_use);
                 }
-                this.in_use = this.in_use.saturating_sub(free);
+                this.in_use = this.in_use.saturating_sub(free).max(LEAST_IN_USE);
             }
             Happening::CalmLoad { load } => self.load = load,
             Happening::CalmNet => self.net = Net::default(),

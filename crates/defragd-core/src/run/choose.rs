@@ -149,14 +149,19 @@ impl Run {
             Err(reason) => Some(reason),
         };
         if let Some(reason) = against {
-            self.changes_of_mind += 1;
-            let too_often = self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP;
-            let then = too_often.then(|| self.given_up(reason.clone()));
-            return self.record(intent, MemberEnd::NotSent { reason }, then);
+            return self.choose_anew(intent, reason);
         }
         let member = intent.member_id;
         self.phase = Phase::Defragmenting { intent, sent_at: now };
         Action::Defragment { member, deadline: self.brief.policy.defrag_deadline }
+    }
+
+    /// Nothing was sent to the member: what is next is decided anew, but not for ever.
+    pub(super) fn choose_anew(&mut self, intent: Intent, reason: Reason) -> Action {
+        self.changes_of_mind += 1;
+        let too_often = self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP;
+        let then = too_often.then(|| self.given_up(reason.clone()));
+        self.record(intent, MemberEnd::NotSent { reason }, then)
     }
 
     fn no_longer_next(&self, intent: &Intent, facts: &ClusterFacts) -> Option<Reason> {

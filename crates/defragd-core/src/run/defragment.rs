@@ -84,6 +84,7 @@ impl Run {
             Err(DefragError::NotSent(unknown)) => {
                 return self.untouched(intent, safety::unknown_status(member, &unknown));
             }
+            Err(DefragError::Withheld(reason)) if reason.may_pass() => return self.choose_anew(intent, reason),
             Err(DefragError::Withheld(reason)) => {
                 let then = Outcome::Stopped { reason: reason.clone() };
                 return self.record(intent, MemberEnd::NotSent { reason }, Some(then));

@@ -39,6 +39,7 @@ use super::{
     gate::Moment,
     history::{Intent, MemberEnd, MemberResult, Outcome, RunStep, Sizes},
     plan::{Plan, PlanHistory},
+    policy::Mode,
     reason::Reason,
     safety,
     verify::{Comparison, Verification},
@@ -232,6 +233,9 @@ impl Run {
             (Phase::StepIntending(step), Event::Recorded(written)) => self.step_intended(step, written),
             (Phase::StepConfirming(step), Event::Observed(facts)) => self.confirm_step(step, &facts),
             (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
+            (Phase::StepPerforming(step), Event::Withheld(reason)) if reason.may_pass() => {
+                self.choose_step_anew(&step, reason)
+            }
             (Phase::StepPerforming(_), Event::Withheld(reason)) => self.finish(Outcome::Stopped { reason }),
             (Phase::Settling(settling), Event::Observed(facts)) => self.settle(now, settling, &facts),
             (Phase::Transfer(transfer), Event::Observed(facts)) => self.follow_transfer(now, transfer, &facts),
@@ -259,13 +263,18 @@ impl Run {
 
     fn finish(&mut self, outcome: Outcome) -> Action {
         // If every file is small enough, the cluster can accept writes again although a member failed.
-        let disarm = self.no_space && self.brief.policy.disarm_no_space && self.stop.is_none();
+        let disarm = self.no_space && self.may_disarm();
         if self.ending.is_none() && disarm && matches!(outcome, Outcome::Failed { .. }) {
             self.ending = Some(outcome);
             return self.choose_next();
         }
         self.phase = Phase::Finished;
         Action::Finish(self.ending.take().unwrap_or(outcome))
+    }
+
+    /// Whether a failed run may still disarm NOSPACE.
+    fn may_disarm(&self) -> bool {
+        self.brief.policy.disarm_no_space && self.brief.policy.mode != Mode::Observe && self.stop.is_none()
     }
 
     /// Ends a failed run: disarms NOSPACE first if that is safe, and chooses no further member.

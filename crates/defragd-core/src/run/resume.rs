@@ -62,6 +62,11 @@ impl Run {
             run.phase = Phase::Settling(compact::Settling::since(Duration::ZERO));
         }
         match ended.or_else(|| run.end_of_patience()) {
+            // That process may have been about to disarm NOSPACE: whether it is armed is not known yet.
+            Some(outcome @ Outcome::Failed { .. }) if run.may_disarm() => {
+                (run.phase, run.ending) = (Phase::Choosing, Some(outcome));
+                (run, first)
+            }
             Some(outcome) => {
                 let action = run.finish(outcome);
                 (run, action)

@@ -35,26 +35,31 @@ impl Run {
         let against =
             self.blocking_reason(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
         if let Some(reason) = against {
-            self.changes_of_mind += 1;
-            if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
-                return self.give_up(reason);
-            }
-            match step {
-                RunStep::Compact { .. } => self.compacted = false,
-                RunStep::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
-                RunStep::DisarmNoSpace { member_id, .. } => {
-                    self.disarmed.remove(&member_id);
-                }
-            }
-            self.waiting_for = Some(reason);
-            return self.observe_in(Phase::Choosing);
+            return self.choose_step_anew(&step, reason);
         }
-        self.acted = true;
         self.phase = Phase::StepPerforming(step.clone());
         Action::Perform(step)
     }
 
+    /// The step was not sent: what is next is decided anew, if the trouble may pass, but not for ever.
+    pub(super) fn choose_step_anew(&mut self, step: &RunStep, reason: Reason) -> Action {
+        self.changes_of_mind += 1;
+        if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
+            return self.give_up(reason);
+        }
+        match step {
+            RunStep::Compact { .. } => self.compacted = false,
+            RunStep::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
+            RunStep::DisarmNoSpace { member_id, .. } => {
+                self.disarmed.remove(member_id);
+            }
+        }
+        self.waiting_for = Some(reason);
+        self.observe_in(Phase::Choosing)
+    }
+
     pub(super) fn performed(&mut self, now: Duration, step: RunStep, answer: Result<(), StepError>) -> Action {
+        self.acted = true;
         match step {
             RunStep::Compact { revision } => self.compacted_to(now, revision, answer),
             RunStep::MoveLeader { from, member, .. } => self.transfer_sent(now, from, member, answer),

@@ -70,3 +70,21 @@ fn nothing_is_started_where_a_member_would_be_unavailable_for_too_long() {
     let mut bench = Bench::new(limits(Some(Duration::from_millis(1_500))));
     assert_eq!(bench.label(), ("failed", "stall_exceeds_probe"), "the first member was slower than the rule of thumb");
 }
+
+#[test]
+fn a_member_that_an_old_observation_forbids_is_chosen_anew_but_not_for_ever() {
+    let stale = || Err(DefragError::Withheld(Reason::StaleObservation { age: S(24) }));
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.give(returned(stale()));
+    let Action::RecordResult(result) = &bench.action else { panic!("{:?}", bench.action) };
+    assert!(matches!(result.end, MemberEnd::NotSent { .. }));
+    bench.ends(("succeeded", ""), [3, 2, 1]);
+
+    let mut bench = Bench::new(policy());
+    for _ in 0..CHANGES_OF_MIND_BEFORE_GIVING_UP {
+        bench.until_defragment();
+        bench.give(returned(stale()));
+    }
+    bench.ends(("refused", "stale_observation"), []);
+}

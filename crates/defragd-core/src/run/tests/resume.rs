@@ -83,3 +83,17 @@ fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
     assert_eq!(again.label(), ("succeeded", ""));
     assert_eq!(again.steps.len(), 1, "it came back, and is disarmed once more by this process");
 }
+
+#[test]
+fn a_run_that_had_failed_before_a_crash_still_disarms_nospace_unless_it_only_observes_now() {
+    let end = MemberEnd::Failed { reason: Reason::CorruptAlarm, after: None, took: None };
+    let failed = view(vec![MemberResult { intent: intent(3), end }], None);
+    for (mode, disarmed) in [(Mode::Enforce, 1), (Mode::Observe, 0)] {
+        let policy = Policy { mode, ..policy() };
+        let mut bench = Bench::new(policy.clone());
+        (bench.run, bench.action) = Run::resume(Brief { policy, ..Brief::default() }, &failed);
+        no_space(&mut bench, ByteSize::mib(2000));
+        bench.ends(("failed", "corrupt_alarm"), []);
+        assert_eq!(bench.steps.len(), disarmed, "{mode:?}");
+    }
+}

@@ -280,3 +280,14 @@ fn with_auto_a_leader_that_leadership_does_not_leave_is_defragmented_as_the_lead
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!((bench.order.as_slice(), bench.steps.len()), ([3, 2, 1].as_slice(), 0));
 }
+
+#[test]
+fn a_step_that_an_old_observation_forbids_is_decided_anew() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.give(Event::Withheld(Reason::StaleObservation { age: S(24) }));
+    assert!(matches!(bench.action, Action::Observe { .. }) && bench.steps.is_empty());
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.steps.len(), 1);
+}
