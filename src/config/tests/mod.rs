@@ -19,9 +19,15 @@ fn each_replaced(value: &Value, wrong: &Value, with: &mut impl FnMut(&str, Value
         let mut inner = |name: String, inner| visit(whole, &format!("{at}/{name}"), inner, wrong, with);
         match here {
             Value::Object(map) => {
-                map.iter().for_each(|(name, value)| inner(name.replace('~', "~0").replace('/', "~1"), value))
+                for (name, value) in map {
+                    inner(name.replace('~', "~0").replace('/', "~1"), value);
+                }
             }
-            Value::Array(list) => list.iter().enumerate().for_each(|(index, value)| inner(index.to_string(), value)),
+            Value::Array(list) => {
+                for (index, value) in list.iter().enumerate() {
+                    inner(index.to_string(), value);
+                }
+            }
             _ => {}
         }
         if !at.is_empty() {

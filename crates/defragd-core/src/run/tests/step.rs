@@ -37,9 +37,9 @@ fn transfers_that_fail_are_spread_over_the_time_for_recovery_before_the_run_ends
         assert!(waits_for.contains(&expected), "{waits_for}");
     }
     bench.ends(("failed", "transfer_failed"), [3, 2]);
-    let waits: Vec<_> = sent.windows(2).map(|sent| sent[1] - sent[0]).collect();
+    let waits: Vec<_> = sent.windows(2).map(|sent| sent[1].saturating_sub(sent[0])).collect();
     assert!(waits.windows(2).all(|waits| waits[1] > waits[0] * 3), "{waits:?}");
-    let all = sent[3] - sent[0];
+    let all = sent[3].saturating_sub(sent[0]);
     assert!((S(290)..=policy().recovery_timeout + S(5)).contains(&all), "{waits:?}");
     let outcome = bench.outcome();
     let reason = outcome.reason().map(ToString::to_string).unwrap_or_default();
