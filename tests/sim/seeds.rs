@@ -99,6 +99,7 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         "I6, of the simulator: an alert that is resolved at a replica is not offered by it, though it fires elsewhere",
     ),
     (151_589, "I6, of the simulator: the same, of a later due time"),
+    (8_001_394, "I6, of the simulator: the same, and the holder has had another run since"),
     (103_474, "I6, of the simulator: a due time that the new holder has served ends at its first offer to it"),
     (4565, "I2, of the simulator: with its journal lost, a replica knows what was done from its own note"),
     (

@@ -248,10 +248,15 @@ impl World {
         let own = self.watch.runs.get(&run.0);
         let resolved = own.is_some_and(RunLog::is_withdrawn)
             || self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
-        // The first answer says that the holder has already served this due time, or a later one.
+        // The first answer says that the holder has already served this due time, or a later one, by that run or before it.
         let is_served = |key: &AlertKey| {
-            let there = self.watch.all()[holder].runs.get(&theirs.0).filter(|log| log.outcome.is_some());
-            let served = there.and_then(|log| log.alerts.iter().filter_map(AlertKey::due).max());
+            let serves = |(number, log): &(&i64, &RunLog)| match &log.outcome {
+                Some(Outcome::Succeeded | Outcome::Mismatched { .. } | Outcome::NothingToDo) => true,
+                Some(_) => **number == theirs.0,
+                None => false,
+            };
+            let there = self.watch.all()[holder].runs.range(..=theirs.0).filter(serves);
+            let served = there.flat_map(|(_, log)| &log.alerts).filter_map(AlertKey::due).max();
             key.due().is_some_and(|due| served >= Some(due))
         };
         let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
