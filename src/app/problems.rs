@@ -24,8 +24,9 @@ pub(super) struct ObservedProblems {
     unobserved: BTreeMap<String, UnknownKind>,
     /// The other entries of the configuration that lead to the same etcd cluster.
     same_as: Vec<String>,
-    /// The members whose metrics page cannot be read, and whether their quota is known all the same.
-    unread: BTreeMap<String, (UnknownKind, bool)>,
+    /// The members whose metrics page cannot be read: the kinds of error that are logged, and whether the quota was known
+    /// all the same.
+    unread: BTreeMap<String, Vec<(UnknownKind, bool)>>,
     /// The quotas that members report, where the configuration names another.
     quotas: BTreeMap<String, ByteSize>,
     /// When it was last logged that no endpoint returns the member list, and whether that still holds.
@@ -131,10 +132,15 @@ impl ObservedProblems {
         match (&member.status, &member.gauges) {
             (Ok(status), Some(Err(unknown))) => {
                 let now = (unknown.kind, status.quota.is_some());
-                if let Some(detail) = page::unread(member).filter(|_| self.unread.get(&name) != Some(&now)) {
+                let logged = self.unread.entry(name.clone()).or_default();
+                // A port that is not etcd's gives one error or the other.
+                if logged.contains(&now) {
+                    return;
+                }
+                logged.push(now);
+                if let Some(detail) = page::unread(member) {
                     warn!(cluster, member = name, detail, "cannot read the metrics page");
                 }
-                self.unread.insert(name, now);
             }
             (_, Some(Ok(_))) if self.unread.remove(&name).is_some() => {
                 info!(cluster, member = name, "the metrics page can be read again");

@@ -12,9 +12,14 @@ use crate::{
         },
         fake::{FakeEtcd, FakeJournal},
         fake_site::site,
+        problems::ObservedProblems,
     },
     config::ClusterSettings,
-    core::policy::{Mode, Policy},
+    core::{
+        cluster::{Gauges, Unknown, UnknownKind},
+        fixture,
+        policy::{Mode, Policy},
+    },
     ports::service::{Command, Service},
 };
 const MINUTES: usize = 10;
@@ -47,6 +52,22 @@ impl Logged {
         let all = String::from_utf8_lossy(&self.0.lock()).into_owned();
         all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
+}
+
+#[test]
+fn each_kind_of_error_of_a_metrics_page_is_logged_once_until_the_page_is_read() {
+    let (logged, _guard) = Logged::begin();
+    let mut problems = ObservedProblems::default();
+    let mut facts = fixture::cluster(1);
+    let mut reads = |gauges: Result<Gauges, UnknownKind>| {
+        facts.members[0].gauges = Some(gauges.map_err(|kind| Unknown::new(kind, "detail")));
+        problems.measured("a", &facts, None);
+        logged.lines("cannot read the metrics page").len()
+    };
+    let (late, broken) = (UnknownKind::TimedOut, UnknownKind::Other);
+    assert_eq!([broken, late, broken, late, broken].map(|kind| reads(Err(kind))), [1, 2, 2, 2, 2]);
+    assert_eq!(reads(Ok(Gauges::default())), 2);
+    assert_eq!(reads(Err(broken)), 3, "it could be read in the meantime");
 }
 
 fn cluster() -> Cluster<FakeEtcd, FakeJournal> {
