@@ -71,7 +71,8 @@ test: tools check-shipped nextest ## All tests, on real etcd, Prometheus and Ale
 	    sort -rn | head -n 10; printf 'Seconds of each target, over all its tests:\n'; \
 	    sed -n 's/.*<testcase name="[^"]*" classname="\([^"]*\)".* time="\([^"]*\)".*/\1 \2/p' $(JUNIT) | \
 	    awk '{ n[$$1]++; t[$$1] += $$2 } END { for (i in n) printf "%8.1f\t%d tests\t%s\n", t[i], n[i], i }' | sort -rn; \
-    grep -q 'SKIPPED: ' $(JUNIT) && printf 'Skipped, and how often:\n' && sed -n 's/.*SKIPPED: //p' $(JUNIT) | sort | uniq -c; fi; \
+	    grep -q 'SKIPPED: ' $(JUNIT) && printf 'Skipped, and how often:\n' && \
+	    sed -n 's/.*SKIPPED: //p' $(JUNIT) | sort | uniq -c; fi; \
 	  exit $$status
 
 # A pre-release that fails the tests is a warning for us, not a failure of CI.

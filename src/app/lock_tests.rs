@@ -141,6 +141,13 @@ impl World {
         (first, second)
     }
 
+    /// Waits until one was sent.
+    async fn first_defrag(&self) {
+        while self.etcd.order().is_empty() {
+            sleep(S / 10).await;
+        }
+    }
+
     /// With the journal of an earlier life, or a new one.
     fn start_with(&self, name: &str, shared: Arc<Shared<FakeJournal>>, mode: Mode) -> Replica {
         let policy = Policy { mode, schedule: self.schedule.clone(), ..Policy::default() };
@@ -182,6 +189,13 @@ fn etcd() -> FakeEtcd {
 async fn both(mode: Mode) -> (World, Replica, Replica) {
     let world = World::new(etcd());
     let (first, second) = world.start_both(mode).await;
+    (world, first, second)
+}
+
+/// The same in `enforce`, with defragmentations that take this long.
+async fn both_slow(defrag: Duration) -> (World, Replica, Replica) {
+    let (world, first, second) = both(Mode::Enforce).await;
+    world.etcd.take(defrag);
     (world, first, second)
 }
 
@@ -253,9 +267,7 @@ async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
         sleep(S / 10).await;
     }
     assert!(died.elapsed() + S * 6 >= TTL && died.elapsed() <= TTL + S * 6, "{:?}", died.elapsed());
-    while world.etcd.order().is_empty() {
-        sleep(S / 10).await;
-    }
+    world.first_defrag().await;
     assert!(died.elapsed() + S * 6 >= TTL + SETTLING, "{:?}", died.elapsed());
     sleep(S * 600).await;
     assert_eq!(world.etcd.order(), [3, 2, 1]);
@@ -273,14 +285,9 @@ async fn an_orderly_end_hands_over_within_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_current_member() {
-    let fake = etcd();
-    fake.take(S * 90);
-    let world = World::new(fake);
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both_slow(S * 90).await;
     first.ask("1").await;
-    while world.etcd.order().is_empty() {
-        sleep(S / 10).await;
-    }
+    world.first_defrag().await;
     world.locks.cut("one");
     sleep(S * 70).await;
     assert!(!first.holds() && second.holds());
@@ -342,14 +349,9 @@ async fn a_candidate_from_before_takes_over_while_nothing_can_be_written() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_lost_its_lock_is_continued_by_the_new_holder() {
-    let fake = etcd();
-    fake.take(S * 90);
-    let world = World::new(fake);
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both_slow(S * 90).await;
     first.ask("1").await;
-    while world.etcd.order().is_empty() {
-        sleep(S / 10).await;
-    }
+    world.first_defrag().await;
     world.locks.cut("one");
     sleep(S * 200).await;
     assert_eq!(first.outcomes().await[0], ("stopped", "lock_lost"));

@@ -33,14 +33,9 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_holder_dies_is_served_by_the_replica_that_accepted_it() {
-    let fake = etcd();
-    fake.take(S * 20);
-    let world = World::new(fake);
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both_slow(S * 20).await;
     second.ask("1").await;
-    while world.etcd.order().is_empty() {
-        sleep(S / 10).await;
-    }
+    world.first_defrag().await;
     let journal = first.kill();
     world.net.cut("one");
     // The server continues by itself.
@@ -59,14 +54,9 @@ async fn a_request_whose_holder_dies_is_served_by_the_replica_that_accepted_it()
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_cancelled_is_not_offered_to_the_next_holder() {
-    let fake = etcd();
-    fake.take(S * 20);
-    let world = World::new(fake);
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both_slow(S * 20).await;
     first.ask("1").await;
-    while world.etcd.order().is_empty() {
-        sleep(S / 10).await;
-    }
+    world.first_defrag().await;
     let cancel = Command::Cancel { reason: String::new() };
     first.app.command("a", "ann".to_owned(), cancel, false).await.expect("cancelled");
     sleep(S).await;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::is_inside;
+use crate::{is_inside, network::run};
 
 /// A file system in memory with a limit. Dropping it unmounts it.
 #[derive(Debug)]
@@ -120,12 +120,6 @@ impl Drop for FailingDisk {
 }
 
 /// What a command writes, if it succeeds.
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // The mount table ends with this process anyway; this lets the directory be removed.

@@ -104,7 +104,7 @@ impl Lan {
 
     fn ip_at(&self, index: usize, args: &[&str]) -> Result<()> {
         let network = format!("--net=/proc/{}/ns/net", self.machines[index].pid());
-        run(Command::new("nsenter").args([&network, "--", "ip"]).args(args))
+        run(Command::new("nsenter").args([&network, "--", "ip"]).args(args)).map(drop)
     }
 
     fn switch(&self) -> String {

@@ -109,7 +109,7 @@ impl Island {
 
     fn ip(&self, args: &[&str]) -> Result<()> {
         let network = format!("--net=/proc/{}/ns/net", self.holder.pid());
-        run(Command::new("nsenter").args([&network, "--", "ip"]).args(args))
+        run(Command::new("nsenter").args([&network, "--", "ip"]).args(args)).map(drop)
     }
 }
 
@@ -118,11 +118,12 @@ fn address(net: u8, host: u8) -> IpAddr {
 }
 
 pub(crate) fn ip(args: &[&str]) -> Result<()> {
-    run(Command::new("ip").args(args))
+    run(Command::new("ip").args(args)).map(drop)
 }
 
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+/// Gives what it prints.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("failed to start {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
