@@ -24,7 +24,7 @@ use crate::{
     },
     core::{
         alert::Notification,
-        history::{Entry, MemberResult, Outcome, RunId, RunView, Trigger},
+        history::{AlertKey, Entry, MemberResult, Outcome, RunId, RunView, Trigger},
         policy::{Mode, Policy},
         schedule::{Line, Timetable},
     },

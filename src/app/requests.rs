@@ -137,8 +137,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let left = ledger.left_of_offer(&alerts, taken_as, now);
         if left.is_empty() && !alerts.is_empty() {
-            let run = taken_as.or_else(|| ledger.last_ended()).unwrap_or(RunId(0));
-            let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
+            let (run, reason) = ledger.answer_to_offer(&alerts, taken_as, self.succession.lock.me(), now);
             return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
         }
         self.place(&ledger, left, now).await

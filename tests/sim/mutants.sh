@@ -102,7 +102,7 @@ nospace_waits_for_an_upgrade|crates/defragd-core/src/safety.rs|s/if facts\.has_a
 a_downgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/
 schedule_not_kept|src/app/schedule.rs|s/timetable\.due\(since, now\)/timetable.due(since, now).filter(|_| false)/
 missed_due_time_not_caught_up|crates/defragd-core/src/schedule.rs|s/CATCH_UP: Duration = Duration::from_hours\(1\)/CATCH_UP: Duration = Duration::from_secs(75)/
-due_time_requested_again|crates/defragd-core/src/due.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| self.runs.len() > 99 \&\& due <= until/
+due_time_requested_again|crates/defragd-core/src/due.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/due <= until && /now < due \&\& due <= until \&\& /
 clock_set_back_repeats_due_times|crates/defragd-core/src/due.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/has_been\(until, now\) \|\| /has_been(until, now) \&\& /
 cooldown_ignored|crates/defragd-core/src/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 a_failure_starts_the_cooldown|crates/defragd-core/src/ledger.rs|s/counts_for_the_day\(run\) && !has_failed/counts_for_the_day(run) \&\& (!has_failed || run.starts > 0)/
@@ -125,6 +125,7 @@ own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| te
 continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
+open_request_counts_as_over|crates/defragd-core/src/standing.rs|s/filter\(\|_\| stands\)/filter(|_| stands \&\& self.runs.is_empty())/
 LIST
 }
 

@@ -154,5 +154,11 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         2_055_326,
         "I6: after a crash, a replica without the lock offered what an operator had cancelled to the next holder",
     ),
+    (
+        10_092_933,
+        "I6: a due time that a later one's request decides ended as forwarded to run 0, while that request was open",
+    ),
+    (10_203_080, "I6: the same, decided by a run in progress for an alert"),
+    (10_333_141, "I6: the same, while the next due time's run was in progress"),
     (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];

@@ -16,14 +16,23 @@ impl Ledger {
     /// is in the future and is ignored: the schedule must not rest until that time comes again.
     pub fn is_decided(&self, due: Timestamp, now: Timestamp) -> bool {
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.scheduled_until);
-        let mut until = self.runs.iter().flat_map(RunView::decides_until).chain(inherited);
-        let counts =
-            |until: Timestamp| has_been(until, now) || until.checked_sub(DAY).is_ok_and(|before| before <= due);
+        self.deciding(due, now).next().is_some() || inherited.is_some_and(|until| counts(until, due, now))
+    }
+
+    /// The runs of this journal that decide a due time, oldest first.
+    pub(super) fn deciding(&self, due: Timestamp, now: Timestamp) -> impl Iterator<Item = &RunView> {
         // Its own request counts, whatever the clock said at its end.
         let own = AlertKey::of_schedule(due);
-        self.runs.iter().any(|run| run.request.alerts.contains(&own))
-            || until.any(|until| due <= until && counts(until))
+        let decides = move |run: &&RunView| {
+            run.request.alerts.contains(&own) || run.decides_until().any(|until| counts(until, due, now))
+        };
+        self.runs.iter().filter(decides)
     }
+}
+
+/// Whether all due times until then are decided, this one among them.
+fn counts(until: Timestamp, due: Timestamp, now: Timestamp) -> bool {
+    due <= until && (has_been(until, now) || until.checked_sub(DAY).is_ok_and(|before| before <= due))
 }
 
 #[cfg(test)]

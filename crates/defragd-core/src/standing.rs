@@ -157,6 +157,37 @@ impl Ledger {
         let standing = self.standing_request(now).map(|request| request.alerts).unwrap_or_default();
         alerts.iter().filter(|key| standing.contains(key) || !is_over(key)).cloned().collect()
     }
+
+    /// If nothing is left of an offer: the run that stands for it, and why it requests no other. The first run that
+    /// decides a due time does what the offer asks for: as long as its request stands, the offer is not over.
+    pub fn answer_to_offer(
+        &self,
+        alerts: &[AlertKey],
+        taken_as: Option<RunId>,
+        me: &str,
+        now: Timestamp,
+    ) -> (RunId, Reason) {
+        let first = |key: &AlertKey| self.deciding(key.due()?, now).next().map(|run| run.id);
+        let deciding: Vec<_> = alerts.iter().filter_map(first).collect();
+        let attempts = self.attempts_at_standing(now);
+        let stands = attempts.iter().any(|run| deciding.contains(run));
+        if let Some(run) = attempts.first().filter(|_| stands) {
+            return (*run, Reason::AlreadyRequested);
+        }
+        let decided_by = || deciding.iter().copied().max().or_else(|| self.last_ended());
+        let run = taken_as.or_else(decided_by).unwrap_or(RunId(0));
+        (run, Reason::Forwarded { holder: me.to_owned(), run })
+    }
+
+    /// The attempts at the standing request, newest first: the one that waits or is in progress, and those before it.
+    fn attempts_at_standing(&self, now: Timestamp) -> Vec<RunId> {
+        let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
+        if open.is_none() && self.next_attempt(now).is_none() {
+            return Vec::new();
+        }
+        let before = self.chain(open.map(|run| run.id));
+        open.into_iter().chain(before).map(|run| run.id).collect()
+    }
 }
 
 /// The unresolved alerts of the newest of these runs that has any. The runs are ordered newest first.

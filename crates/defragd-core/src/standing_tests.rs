@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     cluster::{ClusterFacts, MemberId},
     fixture,
-    history::Approval,
+    history::{Approval, Cancellation},
     ledger::tests::{at, failed, keys, ledger, refused, run, snapshot_open, waiting},
     note::SuccessionNote,
     plan::{Plan, PlanHistory},
@@ -180,4 +180,36 @@ fn a_due_time_that_is_decided_is_left_out_of_an_offer_and_the_alerts_beside_it_s
     assert_eq!(offered(&[decided.clone(), alert.clone()]), [alert]);
     assert_eq!(offered(&[decided.clone(), open.clone()]), [open]);
     assert_eq!(offered(&[decided]), []);
+}
+
+#[test]
+fn an_offer_stands_as_long_as_the_request_that_decides_its_due_time() {
+    let due = |hours| vec![AlertKey::of_schedule(at(hours))];
+    let answer = |runs: &[&RunView], taken_as: Option<i64>| {
+        let runs = runs.iter().map(|run| (*run).clone()).collect();
+        let (run, reason) = ledger(runs).answer_to_offer(&due(10.0), taken_as.map(RunId), "me", at(12.0));
+        (run.0, reason.label())
+    };
+    let stands = |run| (run, "already_requested");
+    let over = |run| (run, "forwarded");
+    let mut later = waiting(Trigger::Schedule, 11.0);
+    later.request.alerts = due(11.0);
+    assert_eq!(answer(&[&later], None), stands(1), "a request for a later due time");
+    let looks = waiting(Trigger::Alert, 11.0);
+    let looks = RunView { started_at: Some(looks.accepted_at), ..looks };
+    assert_eq!(answer(&[&looks], None), stands(1), "a run that was requested later and is in progress");
+    assert_eq!(answer(&[&looks], Some(1)), stands(1), "offered again");
+    let ended = |run: &RunView, outcome| RunView { outcome: Some(outcome), finished_at: Some(at(11.9)), ..run.clone() };
+    let (served, tried) = (ended(&looks, Outcome::Succeeded), ended(&looks, refused()));
+    assert_eq!(answer(&[&served], Some(1)), over(1));
+    assert_eq!(answer(&[&tried], Some(1)), stands(1), "it is tried again");
+    let again = RunView { id: RunId(2), ..waiting(Trigger::Retry, 11.95) };
+    assert_eq!(answer(&[&tried, &again], Some(1)), stands(2));
+    assert_eq!(answer(&[&RunView { resolved: keys(&["1"]), ..tried }], Some(1)), over(1));
+    let next = RunView { id: RunId(2), ..later.clone() };
+    assert_eq!(answer(&[&served, &next], None), over(1), "served before that request");
+    let other = RunView { id: RunId(2), ..run(Trigger::Alert, 11.99, Outcome::NothingToDo, false) };
+    assert_eq!(answer(&[&ended(&later, Outcome::Succeeded), &other], None), over(1), "the run that did it is named");
+    let cancelled = Cancellation { by: "ann".to_owned(), reason: String::new() };
+    assert_eq!(answer(&[&RunView { cancelled: Some(cancelled), ..later }], None), over(1));
 }

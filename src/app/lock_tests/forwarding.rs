@@ -32,6 +32,21 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_due_time_that_a_run_in_progress_decides_ends_with_that_run() {
+    let (world, first, second) = both_slow(S * 20).await;
+    first.ask("1").await;
+    world.first_defrag().await;
+    let due = AlertKey::of_schedule(first.runs().await[0].accepted_at);
+    second.cluster.request(vec![due]).await.expect("taken");
+    sleep(S * 5).await;
+    assert_eq!(second.outcomes().await, [("open", "")], "what it asks for is not done yet");
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    let reason = Reason::Forwarded { holder: "one".to_owned(), run: RunId(1) };
+    assert_eq!(second.runs().await[0].outcome, Some(Outcome::Stopped { reason }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_whose_holder_dies_is_served_by_the_replica_that_accepted_it() {
     let (world, first, second) = both_slow(S * 20).await;
     second.ask("1").await;
