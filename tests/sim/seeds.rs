@@ -87,6 +87,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (85395, "liveness, of the simulator: a learner whose version is not known looks like an upgrade to the end"),
     (2_027_545, "policy, of the simulator: a single voter has nobody to transfer leadership to"),
     (2_034_178, "policy, of the simulator: the same"),
+    (10_076_764, "L3: a retry was on a slow disk, and until that was known, its alert was not shown any more"),
 ];
 
 /// The same, played with several replicas.

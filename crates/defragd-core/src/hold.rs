@@ -222,6 +222,13 @@ impl Ledger {
         if let Some(open) = open {
             return Some(self.open_request_view(open));
         }
+        // A slow disk may have its record before whoever wrote it knows.
+        if let Some(run) = self.runs.last().filter(|run| run.outcome.is_none()) {
+            let (id, request, is_active) = (run.id, run.request.clone(), false);
+            let held = self.hold(run, policy, false, now).and_then(Hold::reason);
+            let waits_for = held.map(|reason| (reason, run.accepted_at));
+            return Some(self.open_request_view(&OpenRun { id, request, is_active, waits_for }));
+        }
         let next = self.next_attempt(now);
         let last = next.as_ref().map(|next| next.run).or_else(|| firing.first().map(|(_, run)| *run))?;
         let last = self.run(last)?;

@@ -68,6 +68,18 @@ fn an_alert_fires_until_it_is_resolved_however_its_run_ended() {
 }
 
 #[test]
+fn a_request_is_shown_as_soon_as_it_is_in_the_journal() {
+    let refused = Entry::Finished(Outcome::Refused { reason: Reason::CorruptAlarm });
+    let first = vec![requested(1, 0, vec![alert("f1", "A")]), (1, 10, refused)];
+    let next = requested(2, 11, vec![alert("f1", "A"), alert("f2", "B")]);
+    let ledger = ledger(first.into_iter().chain([next]).collect());
+    let view = |mode| shown(&ledger, &Policy { mode, ..Policy::default() }, at(12)).expect("it is requested");
+    let free = view(Mode::Enforce);
+    assert_eq!((free.phase, free.run, free.alerts.len(), free.hold), (RequestPhase::Waiting, Some(RunId(2)), 2, None));
+    assert!(view(Mode::Approve).awaits_approval());
+}
+
+#[test]
 fn a_rejected_alert_is_said_to_request_nothing_until_the_cooldown_has_passed() {
     let rejected = Reason::Rejected { by: "anna".to_owned(), reason: "not now".to_owned(), at: None };
     let ended = Entry::Finished(Outcome::Stopped { reason: rejected });
