@@ -53,6 +53,10 @@ pub struct RunLog {
     pub started: bool,
     /// Since when it is in the journal.
     pub accepted_at: Duration,
+    /// The same by its replica's clock.
+    pub accepted_by_clock: Timestamp,
+    /// When it ended or was cancelled, by that clock.
+    pub over_by_clock: Option<Timestamp>,
     /// In which life of its replica it was started last.
     begun_in: Option<u64>,
     /// Of the lock, under which it was started last.
@@ -78,7 +82,7 @@ pub struct RunLog {
     sent: bool,
     failed: bool,
     /// An operator withdrew its request, and with it what was to be compared.
-    withdrawn: bool,
+    pub withdrawn: bool,
     journal_failed: bool,
     gates: GateRecord,
     /// A Defragment of this run has had no good answer (yet).
@@ -797,7 +801,7 @@ impl World {
     }
 
     /// I4: what is known of a stop keeps a run from choosing a member, not only from sending.
-    pub fn on_journal_wanted(&mut self, entry: &Entry) {
+    pub fn on_journal_wanted(&mut self, run: Option<RunId>, entry: &Entry) {
         let configured = self.schedule.policy.mode;
         if let Entry::Started { mode, .. } = entry
             && *mode != configured
@@ -813,6 +817,13 @@ impl World {
                 "I4",
                 format!("{} is chosen {:?} after a stop was asked for", intent.member, self.now - asked),
             );
+        }
+        if let (Entry::Intent(intent), Some(run)) = (entry, run)
+            && let Some(since) = self.cancelled_since(run.0)
+            && self.now > since
+        {
+            let what = format!("run {run} chooses {} although it is cancelled since {since:?}", intent.member);
+            self.violate("I4", what);
         }
     }
 
@@ -839,7 +850,7 @@ impl World {
             Entry::Accepted(request) => {
                 log.manual = is_by_operator(entry);
                 log.alerts.clone_from(&request.alerts);
-                log.accepted_at = now;
+                (log.accepted_at, log.accepted_by_clock) = (now, wall);
             }
             Entry::Gate(result) => log.gates.on_result(result),
             Entry::Joined { alerts } => {
@@ -847,7 +858,7 @@ impl World {
                 log.alerts.extend(alerts.iter().cloned());
             }
             Entry::Forwarded(handed) => log.offered.clone_from(&handed.alerts),
-            Entry::Cancelled(_) => log.stopped = true,
+            Entry::Cancelled(_) => (log.stopped, log.over_by_clock) = (true, Some(wall)),
             Entry::Approved { .. } => log.manual |= is_by_operator(entry),
             Entry::Step(_) | Entry::Resolved { .. } => {}
             Entry::Verified(_) => log.verified = true,
@@ -899,7 +910,7 @@ impl World {
                 }
             }
             Entry::Finished(outcome) => {
-                log.outcome = Some(outcome.clone());
+                (log.outcome, log.over_by_clock) = (Some(outcome.clone()), Some(wall));
                 let upgrading = matches!(outcome.reason(), Some(Reason::UpgradeInProgress { .. }));
                 if upgrading && self.watch.seen.upgrade().is_none() {
                     wrong = Some(("L2", "it waits for an upgrade that is over, or without space"));

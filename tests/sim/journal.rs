@@ -54,7 +54,8 @@ impl SimJournal {
     pub fn reopened(&self) -> Self {
         let mut world = self.sim.world();
         world.host_mut().journal.life += 1;
-        world.host_mut().journal.end_unanswered = None;
+        let journal = &mut world.host_mut().journal;
+        (journal.end_unanswered, journal.request_unanswered) = (None, None);
         Self { life: world.host().journal.life, ..self.clone() }
     }
 
@@ -86,7 +87,7 @@ impl SimJournal {
         let (before, after) = {
             let mut world = self.sim.world();
             // It is decided now; writing it may take any time.
-            world.on_journal_wanted(&entry);
+            world.on_journal_wanted(run, &entry);
             let mut each = Duration::ZERO;
             if world.now < world.host().journal.slow_until {
                 each = world.host().journal.each;
@@ -100,17 +101,23 @@ impl SimJournal {
             sleep(before).await;
         }
         self.alive().await;
-        let ends = matches!(entry, Entry::Finished(_));
+        let (begins, ends) = (matches!(entry, Entry::Accepted(_)), matches!(entry, Entry::Finished(_)));
         let written = self.put(run, entry);
         if !after.is_zero() {
-            let ended = written.as_ref().ok().copied().filter(|_| ends);
-            if ended.is_some() {
-                self.sim.world().host_mut().journal.end_unanswered = ended;
-            }
+            let run = written.as_ref().ok().copied();
+            let await_answer = |to: Option<RunId>| {
+                let mut world = self.sim.world();
+                let journal = &mut world.host_mut().journal;
+                if ends && run.is_some() {
+                    journal.end_unanswered = to;
+                }
+                if begins && run.is_some() {
+                    journal.request_unanswered = to;
+                }
+            };
+            await_answer(run);
             sleep(after).await;
-            if ended.is_some() {
-                self.sim.world().host_mut().journal.end_unanswered = None;
-            }
+            await_answer(None);
         }
         written
     }
@@ -183,6 +190,10 @@ fn check_requests(world: &mut World, run: RunId, entry: &Entry, views: &[RunView
         orders.recorded.extend(alerts.iter().map(|key| (key.fingerprint.clone(), now)));
     }
     match entry {
+        Entry::Resolved { alerts } => {
+            let recorded = &mut world.watch.orders.recorded;
+            recorded.retain(|fingerprint, _| alerts.iter().all(|key| key.fingerprint != *fingerprint));
+        }
         Entry::Accepted(_) => {
             if let Some(open) = views.iter().find(|view| view.outcome.is_none()) {
                 world.violate("L4", format!("run {run} is accepted while run {} is open", open.id));
@@ -190,10 +201,9 @@ fn check_requests(world: &mut World, run: RunId, entry: &Entry, views: &[RunView
         }
         Entry::Started { .. } if world.lock.is_none() => {
             let Some(view) = views.iter().find(|view| view.id == run && view.started_at.is_none()) else { return };
-            let (now, resolved) = (world.now, &world.watch.orders.resolved);
-            let known = |since: &Duration| now > *since + STILL_SENT;
+            let (now, orders) = (world.now, &world.watch.orders);
             let alerts = &view.request.alerts;
-            let gone = alerts.iter().all(|key| resolved.get(&key.fingerprint).is_some_and(known));
+            let gone = alerts.iter().all(|key| orders.over_since(key).is_some_and(|since| now > since + STILL_SENT));
             // What its members hold is compared all the same.
             if view.request.trigger != Trigger::Manual && gone && !world.watch.uncompared {
                 world.violate("withdrawn", format!("run {run} begins although none of its alerts fires: {alerts:?}"));

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -630,13 +630,27 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd
         let world = sim.world();
         (world.schedule.policy.clone(), wall_clock(&world))
     };
-    let ledger = journal.ledger();
-    let request = cluster.summary().request;
+    let (mut ledger, request) = (journal.ledger(), cluster.summary().request);
+    let wrong = shows_another(sim, &ledger, request.as_ref(), &policy, now);
+    // Until the write of its acceptance is answered, nobody has been told of a request, and defragd may know of it or not.
+    let unanswered = sim.world().host().journal.request_unanswered.filter(|_| wrong.is_some());
+    let Some(unanswered) = unanswered else { return wrong };
+    ledger.runs.retain(|run| run.id != unanswered);
+    shows_another(sim, &ledger, request.as_ref(), &policy, now)
+}
+
+fn shows_another(
+    sim: &Sim,
+    ledger: &Ledger,
+    request: Option<&RequestView>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<String> {
     let Some(open) = ledger.runs.iter().find(|run| run.outcome.is_none()) else {
-        return forgets_an_alert(sim, &ledger, request.as_ref());
+        return forgets_an_alert(sim, ledger, request);
     };
-    let Some(Hold::Wait { reason, .. }) = hold(sim, &ledger, open, &policy, now) else { return None };
-    let shown = request.and_then(|request| Some(request.hold?.reason.label()));
+    let Some(Hold::Wait { reason, .. }) = hold(sim, ledger, open, policy, now) else { return None };
+    let shown = request.and_then(|request| Some(request.hold.as_ref()?.reason.label()));
     (shown != Some(reason.label())).then(|| format!("{reason} holds run {}, and {shown:?} is shown", open.id))
 }
 
@@ -651,12 +665,7 @@ fn forgets_an_alert(sim: &Sim, ledger: &Ledger, shown: Option<&RequestView>) -> 
     let shown: BTreeSet<_> = shown.iter().flat_map(|shown| &shown.alerts).cloned().collect();
     // Of a request that is to be retried only its own alerts are shown.
     let is_missing = !fires.is_empty() && (shown.is_empty() || !is_held && !is_ending);
-    // Notifications that overtake one another are believed in the order in which they are recorded.
-    let world = sim.world();
-    let orders = &world.watch.orders;
-    let since = |times: &BTreeMap<String, Duration>, key: &AlertKey| times.get(&key.fingerprint).copied();
-    let is_over =
-        shown.iter().any(|key| since(&orders.resolved, key).is_some_and(|at| since(&orders.recorded, key) < Some(at)));
+    let is_over = shown.iter().any(|key| sim.world().watch.orders.over_since(key).is_some());
     (is_missing || is_over).then(|| format!("{fires:?} fires, and {shown:?} is shown, held: {is_held}"))
 }
 

@@ -66,7 +66,7 @@ pub struct Orders {
     pub resolved: BTreeMap<String, Duration>,
     /// Those whose end is being notified: until the answer comes, defragd may know of it or not.
     pub resolving: BTreeSet<String>,
-    /// When each alert was last written to the journal as firing.
+    /// When each alert was last written to the journal as firing, if its end has not been written since.
     pub recorded: BTreeMap<String, Duration>,
     /// The run under way began in an emergency.
     urgent: bool,
@@ -94,7 +94,18 @@ impl Orders {
 
     /// Whether this alert still fires, as far as defragd must know.
     pub fn fires(&self, key: &AlertKey) -> bool {
-        !self.resolved.contains_key(&key.fingerprint) && !self.resolving.contains(&key.fingerprint)
+        let is_resolved = self.resolved.get(&key.fingerprint).is_some_and(|at| self.recorded_at(key) <= Some(*at));
+        !is_resolved && !self.resolving.contains(&key.fingerprint)
+    }
+
+    /// Since when defragd must know that this alert fires no more. Notifications that overtake one another are believed in
+    /// the order in which they are recorded.
+    pub fn over_since(&self, key: &AlertKey) -> Option<Duration> {
+        self.resolved.get(&key.fingerprint).copied().filter(|at| self.recorded_at(key) < Some(*at))
+    }
+
+    fn recorded_at(&self, key: &AlertKey) -> Option<Duration> {
+        self.recorded.get(&key.fingerprint).copied()
     }
 
     /// Whether all of these alerts were rejected within the cooldown.
@@ -135,6 +146,12 @@ impl World {
     /// A cancellation was acknowledged to the operator.
     pub fn on_cancelled(&mut self) {
         self.watch.orders.cancel_answered = Some(self.now);
+    }
+
+    /// Since when an operator knows that this run is cancelled.
+    pub fn cancelled_since(&self, run: i64) -> Option<Duration> {
+        let (cancelled, recorded) = self.watch.orders.cancelled?;
+        self.watch.orders.cancel_answered.filter(|answered| cancelled == run && *answered >= recorded)
     }
 
     /// An operator is about to resume.
@@ -203,6 +220,12 @@ impl World {
             && self.clock_is_steady()
         {
             self.violate("I4", format!("{what} although a pause was acknowledged {:?} ago", now - since));
+        }
+        let under_way = self.watch.runs.iter().rev().find(|(_, log)| log.started && log.outcome.is_none());
+        if let Some(since) = under_way.and_then(|(run, _)| self.cancelled_since(*run))
+            && now > since + STILL_SENT
+        {
+            self.violate("I4", format!("{what} although the run was cancelled {:?} ago", now - since));
         }
         if self.is_closed() && self.clock_is_steady() {
             self.violate("I4", format!("{what} although no window has been open for {STILL_SENT:?}"));
@@ -403,14 +426,6 @@ impl World {
             }
             Entry::Joined { .. } => {
                 self.watch.orders.cancelled.take_if(|(cancelled, _)| *cancelled == run.0);
-            }
-            Entry::Intent(_)
-                if self.watch.orders.cancelled.is_some_and(|(cancelled, at)| {
-                    let answered = self.watch.orders.cancel_answered.filter(|answered| *answered >= at);
-                    cancelled == run.0 && answered.is_some_and(|answered| self.now > answered + STILL_SENT)
-                }) =>
-            {
-                self.violate("I4", format!("run {run} chooses a member although it is cancelled"));
             }
             Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
             Entry::Started { mode, .. } => {

@@ -87,7 +87,19 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (85395, "liveness, of the simulator: a learner whose version is not known looks like an upgrade to the end"),
     (2_027_545, "policy, of the simulator: a single voter has nobody to transfer leadership to"),
     (2_034_178, "policy, of the simulator: the same"),
+    (
+        10_052_478,
+        "I4, of the simulator: a slow journal records an intent that was decided before the run was cancelled",
+    ),
     (10_076_764, "L3: a retry was on a slow disk, and until that was known, its alert was not shown any more"),
+    (
+        10_275_317,
+        "L3, of the simulator: while the journal is slow to answer that a request is accepted, defragd may not know it",
+    ),
+    (
+        10_220_426,
+        "withdrawn, of the simulator: an alert's end that came shortly before the alert itself was recorded ends nothing",
+    ),
 ];
 
 /// The same, played with several replicas.
@@ -161,5 +173,9 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     ),
     (10_203_080, "I6: the same, decided by a run in progress for an alert"),
     (10_333_141, "I6: the same, while the next due time's run was in progress"),
+    (
+        10_256_721,
+        "I6, of the simulator: a request is over as soon as its cancellation is recorded, before that is answered",
+    ),
     (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];

@@ -248,16 +248,20 @@ impl World {
         let own = self.watch.runs.get(&run.0);
         let resolved = own.is_some_and(RunLog::is_withdrawn)
             || self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
-        // The first answer says that the holder has already served this due time, or a later one, by that run or before it.
+        // The first answer says that the holder has already served this due time, by that run or before it: by one for it or
+        // for a later one, by one for an earlier one that was over later, or by one for alerts that came later.
         let is_served = |key: &AlertKey| {
             let serves = |(number, log): &(&i64, &RunLog)| match &log.outcome {
                 Some(Outcome::Succeeded | Outcome::Mismatched { .. } | Outcome::NothingToDo) => true,
                 Some(_) => **number == theirs.0,
-                None => false,
+                None => **number == theirs.0 && log.withdrawn,
             };
             let there = self.watch.all()[holder].runs.range(..=theirs.0).filter(serves);
-            let served = there.flat_map(|(_, log)| &log.alerts).filter_map(AlertKey::due).max();
-            key.due().is_some_and(|due| served >= Some(due))
+            let serves_until = |(_, log): (&i64, &RunLog)| match log.alerts.iter().filter_map(AlertKey::due).max() {
+                Some(due) => log.over_by_clock.max(Some(due)),
+                None => log.started.then_some(log.accepted_by_clock),
+            };
+            key.due().is_some_and(|due| there.filter_map(serves_until).max() >= Some(due))
         };
         let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
             let is_left = |key: &&AlertKey| !log.resolved.contains(key) && !is_served(key);
@@ -269,7 +273,8 @@ impl World {
             self.violate("I6", what);
         }
         let there = self.watch.all()[holder].runs.get(&theirs.0);
-        if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
+        // It is over as soon as the cancellation is recorded: the operator has not been answered yet.
+        if there.is_none_or(|log| log.outcome.is_none() && !log.withdrawn && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());
             let what = format!("run {run} ends as forwarded to run {theirs} of replica {holder}, which is {outcome:?}");
             self.violate("I6", what);
