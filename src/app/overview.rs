@@ -126,7 +126,7 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
     }
 
     fn reload_rejected_at(&self) -> Option<Timestamp> {
-        self.reload_rejected_at()
+        *self.reload_rejected_at.lock()
     }
 
     async fn refresh(&self, clusters: &[String]) {
