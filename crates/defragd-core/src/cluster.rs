@@ -240,7 +240,6 @@ impl Unknown {
 /// Something observed, or why it could not be observed.
 pub type Fact<T> = Result<T, Unknown>;
 
-/// All that was observed of one member.
 #[derive(Clone, Debug)]
 pub struct MemberFacts {
     pub member: Member,

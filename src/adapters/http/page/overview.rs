@@ -245,7 +245,6 @@ pub(super) fn head(view: &ClusterView, title: &Markup, now: Timestamp, links: &L
     }
 }
 
-/// How old the observation is.
 pub(super) fn age(seen: Option<&Observation>) -> Markup {
     html! {
         p.dim.age {
