@@ -16,7 +16,6 @@ use crate::{
 };
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// Approves the waiting run.
     pub async fn approve(self: &Arc<Self>, run: RunId, by: String) -> Result<(), CommandError> {
         let cluster = Arc::clone(self);
         to_its_end(async move { cluster.approve_now(run, by).await }).await?

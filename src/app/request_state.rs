@@ -82,7 +82,6 @@ impl RequestState {
         self.open.as_ref().filter(|open| !open.is_active)
     }
 
-    /// The run in progress.
     pub(super) fn active_run(&self) -> Option<RunId> {
         self.open.as_ref().filter(|open| open.is_active).map(|open| open.id)
     }

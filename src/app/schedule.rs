@@ -24,7 +24,6 @@ const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to retry with a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The result of a check.
 struct ScheduleCheck {
     next: Timestamp,
     /// This due time is settled.

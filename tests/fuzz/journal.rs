@@ -180,8 +180,7 @@ pub(crate) fn file_target() -> Target {
     let path = dir.path().join("journal.db");
     let journal = SqliteJournal::open(dir.path(), Arc::new(SystemClock)).unwrap();
     runtime.block_on(async {
-        let request =
-            Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("a", Trigger::Alert);
         let run = journal.accept(request).await.unwrap();
         for entry in entries().into_iter().skip(1) {
             journal.append(run, entry).await.unwrap();
@@ -200,8 +199,7 @@ pub(crate) fn file_target() -> Target {
             let sound = journal.verify().await.is_ok();
             look(&journal.open_runs().await.unwrap_or_default());
             look(&journal.runs_of("a", 10).await.unwrap_or_default());
-            let request =
-                Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+            let request = Request::new("a", Trigger::Alert);
             match journal.accept(request).await {
                 // What is accepted can be read.
                 Ok(_) if !sound => Err("a damaged journal accepts a request".to_owned()),

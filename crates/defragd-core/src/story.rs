@@ -16,7 +16,6 @@ use super::{
     verify::{HashVerdict, Verification},
 };
 
-/// An entry in one line.
 pub fn line(entry: &Entry) -> String {
     match entry {
         Entry::Accepted(request) if !request.members.is_empty() => {

@@ -23,7 +23,7 @@ fn open(dir: &Path) -> SqliteJournal {
 }
 
 fn request() -> Request {
-    Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new(), members: Vec::new() }
+    Request::new("a", Trigger::Manual)
 }
 
 async fn ended(journal: &SqliteJournal, cluster: &str, outcome: Outcome) -> RunId {

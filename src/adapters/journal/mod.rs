@@ -133,10 +133,7 @@ impl SqliteJournal {
             }
             tokio::time::sleep(STEP_INTERVAL).await;
         }
-        let adopted = self.blocking(|connection| {
-            schema::lacks_vacuum(connection)?.then(|| schema::adopt_vacuum(connection)).transpose()
-        });
-        adopted.await.map_err(write_error)?;
+        self.blocking(|connection| schema::adopt_vacuum(connection)).await.map_err(write_error)?;
         while self.blocking(|connection| retention::shrink(connection)).await.map_err(write_error)? {
             tokio::time::sleep(STEP_INTERVAL).await;
         }

@@ -29,7 +29,6 @@ const ORDERS_OF_A_CLUSTER: i64 = 1_000;
 pub struct Retention {
     /// Older runs are deleted.
     pub age: Duration,
-    /// Runs kept for each cluster.
     pub runs_of_a_cluster: u32,
     /// Bytes. The oldest runs of a larger journal are deleted.
     pub size: u64,

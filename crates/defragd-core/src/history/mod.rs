@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 
 pub use self::run_view::RunView;
 pub use super::request::{AlertKey, Labels, Request, RunId, Trigger};
@@ -152,7 +152,7 @@ pub enum RunStep {
 }
 
 /// How a run ended. Each accepted request ends in exactly one of these.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
@@ -189,10 +189,6 @@ impl Outcome {
     pub fn label(&self) -> &'static str {
         self.into()
     }
-
-    /// The values of [`Outcome::label`].
-    pub const LABELS: [&str; 8] =
-        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "mismatched", "stopped", "interrupted"];
 
     /// Whether it ended early for a reason outside the cluster: the next run continues with the remaining members.
     pub const fn is_broken_off(&self) -> bool {

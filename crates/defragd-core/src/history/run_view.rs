@@ -245,7 +245,7 @@ mod tests {
         let untouched = MemberEnd::Failed { reason, after: None, took: None };
         let ends = [smaller, untouched, MemberEnd::NotSent { reason: Reason::ShuttingDown }];
         let trigger = crate::request::Trigger::Manual;
-        let request = Request { cluster: "a".to_owned(), trigger, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("a", trigger);
         let mut run = RunView::accepted(RunId(15), Timestamp::UNIX_EPOCH, request);
         run.members = ends.map(|end| fixture::attempt(3, fixture::sizes(251, 47), end)).to_vec();
         assert_eq!((run.defragmented(), run.reclaimed()), (1, ByteSize::mib(203)));

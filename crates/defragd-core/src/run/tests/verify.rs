@@ -135,7 +135,7 @@ fn a_mismatch_in_the_journal_ends_a_run_that_a_crash_left_open() {
     let mut bench = Bench::new(verifying());
     bench.hashes.insert(2, Some(8));
     bench.until(|action| matches!(action, Action::Finish(_)));
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+    let request = Request::new("a", Trigger::Alert);
     let record = |entry| crate::history::Record { run: RunId(1), at: jiff::Timestamp::UNIX_EPOCH, entry };
     let entries =
         [crate::history::Entry::Accepted(request), crate::history::Entry::Verified(bench.verifications[0].clone())];
