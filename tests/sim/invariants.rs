@@ -90,11 +90,6 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// The journal refused an entry of it.
-    pub fn is_not_written(&self) -> bool {
-        self.journal_failed
-    }
-
     /// The process of this life has begun or continued it, and it has not ended.
     fn is_under_way(&self, life: u64) -> bool {
         self.begun_in == Some(life) && self.outcome.is_none()

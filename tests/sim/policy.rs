@@ -18,7 +18,6 @@ use jiff::Timestamp;
 
 use crate::{
     faults::Fault,
-    invariants::RunLog,
     journal::wall_clock,
     model::{World, whole},
     seen::Deliveries,
@@ -516,8 +515,7 @@ impl World {
         let policy = &self.schedule.policy;
         let in_the_way = matches!(
             reason,
-            Reason::JournalFailed { .. }
-                | Reason::DisarmFailed { .. }
+            Reason::DisarmFailed { .. }
                 | Reason::NoSpaceAgain
                 | Reason::MembershipChanged { .. }
                 | Reason::ClusterChanged { .. }
@@ -526,10 +524,8 @@ impl World {
         let stops = stops || self.watch.runs.get(&run.0).is_some_and(|log| log.stopped);
         let stops = stops || self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled == run.0);
         let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
-        // Nothing is sent without a record, whatever the run failed for before.
-        let in_the_way = in_the_way || self.watch.runs.get(&run.0).is_some_and(RunLog::is_not_written);
         let tried = matches!(&self.watch.orders.step, Some((of, RunStep::DisarmNoSpace { .. }, _)) if *of == run.0);
-        if in_the_way || stops || tried || !policy.disarm_no_space || self.schedule.a_step_is_not_written() {
+        if in_the_way || stops || tried || !policy.disarm_no_space {
             return;
         }
         let seen = &self.watch.seen;
