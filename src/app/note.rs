@@ -133,7 +133,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let _one_at_a_time = self.requests.admission.lock().await;
             self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
             if let Some(request) = request {
-                self.inherit_request(request).await.map_err(|error| error.to_string())?;
+                self.inherit_request(request, is_own).await.map_err(|error| error.to_string())?;
             }
         }
         self.ledger().await.map(drop).map_err(|error| error.to_string())
