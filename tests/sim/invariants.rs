@@ -377,6 +377,29 @@ impl World {
         }
     }
 
+    /// What an operator requested is continued as such: whatever joins it between two attempts, and whatever another
+    /// lock holder had been requested besides.
+    fn check_operators(&mut self, run: RunId, entry: &Entry) {
+        match entry {
+            Entry::Started { .. } if self.watch.orders.left_by_operator && !self.watch.is_manual(run.0) => {
+                self.violate("operator", format!("run {run} begins, and the last holder's operator's request is lost"));
+            }
+            Entry::Started { .. } | Entry::Cancelled(_) => self.watch.orders.left_by_operator = false,
+            Entry::Finished(_) => self.watch.orders.left_by_operator &= !self.watch.is_manual(run.0),
+            _ => {}
+        }
+        if let Entry::Accepted(request) = entry
+            && request.trigger != Trigger::Manual
+            && self.watch.operator_continues(run.0)
+            && let Some((before, log)) = self.watch.runs.range(..run.0).next_back()
+            && !log.withdrawn
+            && self.watch.orders.is_approved(*before)
+        {
+            let what = format!("run {run} is accepted, and the operator's request of run {before} is lost");
+            self.violate("operator", what);
+        }
+    }
+
     /// What a run leaves for the next attempt at its request.
     fn on_request(&mut self, run: RunId, entry: &Entry) {
         let hash = self.schedule.policy.verify == VerifyPolicy::Hash;
@@ -818,6 +841,7 @@ impl World {
         self.check_entry(run, entry);
         self.on_begun(run, entry);
         self.check_forwarded(run, entry);
+        self.check_operators(run, entry);
         let (wall, life) = (wall_clock(self), self.host().journal.life);
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;

@@ -124,6 +124,8 @@ old_observation_is_good_enough|src/app/driver.rs|s/OBSERVATION_LIMIT: Duration =
 own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/
 continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
+operators_request_lost_to_an_alert_between_attempts|crates/defragd-core/src/standing.rs|s/else if !is_operators \{/else {/
+operators_request_lost_at_a_successor_with_its_own|src/app/requests.rs|s/let is_needed = if stands \{ left\.approved_by\.is_some\(\) \}/let is_needed = if stands { false }/
 journal_down_leaves_nospace_armed|crates/defragd-core/src/run/alarms.rs|s/self\.disarmed\.remove\(&member_id\);//
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 LIST

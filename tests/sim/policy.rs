@@ -9,7 +9,7 @@ use std::{
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
     history::{AlertKey, Entry, MemberEnd, Outcome, RunId, RunStep, Trigger},
-    note::SuccessionNote,
+    note::{StandingRequest, SuccessionNote},
     order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
     reason::Reason,
@@ -20,6 +20,7 @@ use crate::{
     faults::Fault,
     journal::wall_clock,
     model::{World, whole},
+    peers,
     seen::Deliveries,
 };
 
@@ -57,6 +58,8 @@ pub struct Orders {
     cancel_answered: Option<Duration>,
     /// The alerts that an operator rejected, and when.
     rejected: Vec<(AlertKey, Duration)>,
+    /// Another lock holder's note has an operator's request, which no run here has begun to serve yet.
+    pub left_by_operator: bool,
     /// Those of them that another lock holder's note named, and since when.
     inherited: Vec<(AlertKey, Duration)>,
     /// A request was cancelled at some time.
@@ -94,6 +97,10 @@ impl Orders {
     /// Whether this alert still fires, as far as defragd must know.
     pub fn fires(&self, key: &AlertKey) -> bool {
         !self.resolved.contains_key(&key.fingerprint) && !self.resolving.contains(&key.fingerprint)
+    }
+
+    pub fn is_approved(&self, run: i64) -> bool {
+        self.approved.contains(&run)
     }
 
     /// Whether all of these alerts were rejected within the cooldown.
@@ -150,6 +157,14 @@ impl World {
         let now = self.now;
         self.watch.note(now, || format!("inherits {digest:?}"));
         self.watch.inherited = Some(digest.term);
+        // A due time in it may be decided here.
+        let is_operators = |left: &StandingRequest| {
+            left.trigger == Trigger::Manual
+                && left.approved_by.is_some()
+                && left.alerts.iter().all(|key| key.due().is_none())
+        };
+        let by_another = peers::number(&digest.holder) != self.watch.acting;
+        self.watch.orders.left_by_operator = by_another && digest.request.as_ref().is_some_and(is_operators);
         let last = digest.order.as_ref().map(|record| &record.order);
         if matches!(last, Some(Order::Resume { .. })) {
             self.watch.orders.paused.clear();
