@@ -56,7 +56,7 @@ compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep:
 disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
 no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
-step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
+step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+let reason)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
 pause_ignored|crates/defragd-core/src/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/

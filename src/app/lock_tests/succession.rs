@@ -99,6 +99,20 @@ async fn what_was_due_while_no_replica_held_the_lock_is_requested_by_the_success
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_was_recorded_days_ahead_hides_from_the_successor_nothing_that_is_due() {
+    let world = World { schedule: due_at_five_past(), ..World::new(etcd()) };
+    let first = world.start_with("one", shared_recorded_at(1, "2026-11-26T00:00:00Z"), Mode::Enforce);
+    sleep(S).await;
+    let second = world.start("two");
+    first.ask("1").await;
+    sleep(S * 254).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    first.kill();
+    sleep(S * 600).await;
+    assert_eq!(second.runs().await.iter().map(|run| run.request.trigger).collect::<Vec<_>>(), [Trigger::Schedule]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_successor_with_an_alert_of_its_own_continues_what_an_operator_requested() {
     for (members, order) in [(Vec::new(), [3, 3, 2, 1].as_slice()), (vec!["etcd-2".to_owned()], &[2, 2])] {
         let (world, first, second) = both(Mode::Approve).await;
