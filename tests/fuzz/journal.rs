@@ -69,7 +69,7 @@ fn entries() -> Vec<Entry> {
         }),
         Entry::Joined { alerts: alerts.clone() },
         Entry::Resolved { alerts },
-        Entry::Approved { by: "ann".to_owned(), requested: true },
+        Entry::Approved { by: "ann".to_owned(), requested: true, members: vec!["etcd-1".to_owned()] },
         Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
         Entry::Started { mode: Mode::Enforce, term: Some(Term(7)), compares: false },
         Entry::Gate(gate_result()),

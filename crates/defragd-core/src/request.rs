@@ -176,6 +176,19 @@ impl Request {
         Self { cluster: cluster.into(), trigger, alerts: Vec::new(), members: Vec::new() }
     }
 
+    /// Makes it an operator's, who wants these members defragmented, or all of them if there are none. What its alerts
+    /// want besides is left to the next run, unless an operator has requested or approved that, too.
+    pub fn join_operators(&mut self, members: Vec<String>, is_approved: bool) {
+        let covers_all = self.members.is_empty() && (self.trigger == Trigger::Manual || is_approved);
+        if covers_all || members.is_empty() {
+            self.members.clear();
+        } else {
+            let new: Vec<_> = members.into_iter().filter(|member| !self.members.contains(member)).collect();
+            self.members.extend(new);
+        }
+        self.trigger = Trigger::Manual;
+    }
+
     /// Adds alerts that it does not have yet.
     pub fn join(&mut self, alerts: Vec<AlertKey>) {
         for key in alerts {

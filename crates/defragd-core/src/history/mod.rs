@@ -234,10 +234,13 @@ pub enum Entry {
     /// An operator approved the run.
     Approved {
         by: String,
-        /// Whether the operator requested a run while this one waited: it is the operator's from here on, and does all
-        /// that is needed, whatever its alerts still want.
+        /// Whether the operator requested a run while this one waited: it is the operator's from here on, whatever its
+        /// alerts still want.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         requested: bool,
+        /// Which members the operator requested, as in [`Request`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<String>,
     },
     /// An operator cancelled the request. Also recorded after the end of a run that is to be retried.
     Cancelled(Cancellation),
@@ -268,6 +271,13 @@ pub enum Entry {
         /// When the first of them was accepted.
         since: Timestamp,
     },
+}
+
+impl Entry {
+    /// An approval of what waits.
+    pub const fn approved(by: String) -> Self {
+        Self::Approved { by, requested: false, members: Vec::new() }
+    }
 }
 
 /// An entry of the journal with its time.
