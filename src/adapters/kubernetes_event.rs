@@ -3,13 +3,13 @@
 //!
 //! All attempts to record one use the same name, so a lost answer makes no second Event.
 
+use axum::http::Method;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    adapters::gates::kubernetes::{ApiError, Connection, answer},
+    adapters::gates::kubernetes::{ApiError, Connection, answer, micro_time},
     core::story,
     ports::notifier::{End, EventObject, Notice, Notifier, NotifyEvent, Undelivered},
 };
@@ -72,17 +72,7 @@ impl EventTarget {
         let event = event(notice, self.settings.regarding.as_ref(), &self.pod, connection.client.default_namespace());
         let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
         let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-        let wanted = "an Event";
-        let request = axum::http::Request::post(path)
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .body(event.to_string().into_bytes())
-            .map_err(|error| ApiError::NotUnderstood {
-                server: connection.server.clone(),
-                wanted: wanted.to_owned(),
-                detail: error.to_string(),
-            })?;
-        match connection.send(request, MAX_ANSWER_BYTES, wanted).await? {
+        match connection.send_json(Method::POST, &path, Some(&event), MAX_ANSWER_BYTES, "an Event").await? {
             // 409: an earlier attempt recorded it, and its answer was lost.
             (200 | 201 | 409, _) => Ok(()),
             (code, body) => {
@@ -194,11 +184,6 @@ fn ended(end: &End) -> String {
     });
     let sentences = [Some(format!("{what}{why}.")), reclaimed, end.advice.map(str::to_owned)];
     sentences.into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
-/// As Kubernetes writes a `MicroTime`.
-fn micro_time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
 #[cfg(test)]

@@ -166,7 +166,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// The same, with gates.
     #[must_use]
     pub fn with_gates(self, gates: Vec<Gate>) -> Self {
         self.set_rules(Rules { policy: self.rules().policy.clone(), gates });
@@ -297,7 +296,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.succession.held_term()
     }
 
-    /// The run in progress.
     pub(super) fn active_run(&self) -> Option<RunId> {
         self.requests.state.lock().active_run()
     }

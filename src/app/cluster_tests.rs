@@ -14,8 +14,13 @@ use crate::{
 pub(in crate::app) type TestCluster = Cluster<FakeEtcd, FakeJournal>;
 
 pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
+    shared_recorded_at(slots, "2026-11-23T00:00:00Z")
+}
+
+/// The same with a journal that begins at this time, by a clock that was wrong.
+pub(in crate::app) fn shared_recorded_at(slots: u32, begin: &str) -> Arc<Shared<FakeJournal>> {
     let clock = VirtualClock::starting_at("2026-11-23T00:00:00Z");
-    let (journal, counters) = (FakeJournal::timed(clock), Counters::new(["a"]));
+    let (journal, counters) = (FakeJournal::timed(VirtualClock::starting_at(begin)), Counters::new(["a"]));
     Arc::new(Shared::new(journal, counters, Arc::new(clock), Notifications::default(), slots))
 }
 

@@ -16,7 +16,6 @@ use crate::{
 };
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// Approves the waiting run.
     pub async fn approve(self: &Arc<Self>, run: RunId, by: String) -> Result<(), CommandError> {
         let cluster = Arc::clone(self);
         to_its_end(async move { cluster.approve_now(run, by).await }).await?
@@ -59,7 +58,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         self.waiting_run(&ledger, run)?;
-        self.shared.journal.append(run, Entry::Approved { by: by.clone(), requested: false }).await?;
+        self.shared.journal.append(run, Entry::approved(by.clone())).await?;
         info!(cluster = self.name(), run = run.0, by, "approved");
         self.requests.wake.notify_one();
         Ok(())

@@ -16,9 +16,6 @@ use crate::{
     ports::etcd::Permitted,
 };
 
-struct Quiet;
-impl Progress for Quiet {}
-
 fn drive<'a>(
     run: RunId,
     etcd: &'a FakeEtcd,
@@ -35,7 +32,7 @@ fn drive<'a>(
         snapshot_patience: Duration::from_mins(10),
         etcd,
         journal,
-        progress: &Quiet,
+        progress: &[],
         claims,
         term: None,
         permit: &Permitted,
@@ -43,8 +40,7 @@ fn drive<'a>(
 }
 
 async fn accepted(journal: &FakeJournal) -> RunId {
-    let request =
-        Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new(), members: Vec::new() };
+    let request = Request::new("a", Trigger::Manual);
     journal.accept(request).await.expect("the journal works")
 }
 
@@ -126,8 +122,7 @@ async fn a_run_without_an_alert_touches_no_member_unless_one_joins_it() {
         [(Vec::new(), (Outcome::NothingToDo, Vec::new())), (vec![alert], (Outcome::Succeeded, vec![3, 2, 1]))]
     {
         let (etcd, journal, claims) = (FakeEtcd::new(3), FakeJournal::default(), Claims::default());
-        let request =
-            Request { cluster: "a".to_owned(), trigger: Trigger::Retry, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("a", Trigger::Retry);
         let run = journal.accept(request).await.expect("the journal works");
         let progress = Joining { journal: &journal, run, alerts: Mutex::new(alerts) };
         let (_stop, stopped) = watch::channel(None);

@@ -74,7 +74,6 @@ impl FakeEtcd {
         self.state.lock().takes = time;
     }
 
-    /// Whether all members send a snapshot.
     pub(crate) fn send_snapshots(&self, sending: bool) {
         self.state.lock().sending = sending;
     }

@@ -254,7 +254,7 @@ mod tests {
         let cancellation = Cancellation { by: "ann".to_owned(), reason: "upgrade".to_owned() };
         journal.append(cancelled, Entry::Cancelled(cancellation)).await.expect("cancelled");
         let approved = journal.accept(request(Trigger::Manual, Vec::new())).await.expect("accepted");
-        journal.append(approved, Entry::Approved { by: "ann".to_owned(), requested: false }).await.expect("approved");
+        journal.append(approved, Entry::approved("ann".to_owned())).await.expect("approved");
         app.recover().await.expect("recovers");
         // It would wait for the other shard.
         app.forward_moved().await;

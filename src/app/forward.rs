@@ -40,7 +40,6 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How often the lock is checked while no holder is known.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// The result of an offer.
 enum OfferOutcome {
     /// The request is open at the holder, too.
     Accepted(ForwardedRequest),

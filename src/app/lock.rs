@@ -83,7 +83,6 @@ impl Lock {
         Self { store, me: me.to_owned(), settling, state, observed_term, epoch: Instant::now() }
     }
 
-    /// The current view of it.
     pub fn view(&self) -> LockView {
         LockView { state: self.state.subscribe(), epoch: self.epoch }
     }

@@ -16,7 +16,7 @@ use crate::{
     app::{
         cluster::{
             Cluster, Shared, stop_channel,
-            tests::{cluster_of, key, shared},
+            tests::{cluster_of, key, shared, shared_recorded_at},
         },
         fake::{FakeEtcd, FakeJournal},
         fake_lock::{FakeLocks, TTL},

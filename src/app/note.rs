@@ -133,7 +133,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let _one_at_a_time = self.requests.admission.lock().await;
             self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
             if let Some(request) = request {
-                self.inherit_request(request).await.map_err(|error| error.to_string())?;
+                self.inherit_request(request, is_own).await.map_err(|error| error.to_string())?;
             }
         }
         self.ledger().await.map(drop).map_err(|error| error.to_string())
@@ -153,9 +153,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     async fn try_write_note(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
-        let run_since = self.run_since(&ledger);
-        let request = ledger.standing_request(self.shared.clock.now());
-        let note = ledger.digest().write(self.succession.lock.me(), term, run_since, request);
+        let (run_since, now) = (self.run_since(&ledger), self.shared.clock.now());
+        let request = ledger.standing_request(now);
+        let mut digest = ledger.digest();
+        // A run that a clock far ahead recorded decides nothing that is still to come.
+        digest.scheduled_until = digest.scheduled_until.min(Some(now));
+        let note = digest.write(self.succession.lock.me(), term, run_since, request);
         let left = timeout(NOTE_LIMIT, store.write_note(term, &note)).await;
         left.unwrap_or_else(|_| Err(Unknown::timed_out("leaving the note", NOTE_LIMIT)))
             .map_err(|unknown| unknown.detail)

@@ -119,26 +119,14 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
         self.shared.clock.now()
     }
 
-    async fn own_problems(&self) -> Vec<String> {
-        let journal = self.shared.journal_trouble(JOURNAL_RECHECK_AFTER).await.map(|trouble| {
-            let advice = Code::JournalFailed.advice();
-            format!(
-                "{}. No run starts, and no action is accepted. What to do: {advice}",
-                story::capital(&trouble.to_string())
-            )
-        });
-        let reload = self.reload_rejected_at().map(|at| {
-            let at = story::time(at);
-            format!(
-                "The configuration was rejected at {at}, and the previous one stays in effect. The log says what is \
-                 wrong; `defragd check-config` finds what is wrong in the file itself."
-            )
-        });
-        journal.into_iter().chain(reload).collect()
+    async fn journal_problem(&self) -> Option<String> {
+        let trouble = self.shared.journal_trouble(JOURNAL_RECHECK_AFTER).await?;
+        let (trouble, advice) = (story::capital(&trouble.to_string()), Code::JournalFailed.advice());
+        Some(format!("{trouble}. No run starts, and no action is accepted. What to do: {advice}"))
     }
 
     fn reload_rejected_at(&self) -> Option<Timestamp> {
-        self.reload_rejected_at()
+        *self.reload_rejected_at.lock()
     }
 
     async fn refresh(&self, clusters: &[String]) {

@@ -303,7 +303,7 @@ async fn other_peoples_text_stays_text() {
     let wish = Wish { cluster: EVIL.to_owned(), trigger: Trigger::Alert, alerts: key(EVIL), members: Vec::new() };
     let run = journal.accept(wish).await.expect("accepted");
     let reason = Reason::ClusterUnreachable { detail: EVIL.to_owned() };
-    journal.append(run, Entry::Approved { by: EVIL.to_owned(), requested: false }).await.expect("written");
+    journal.append(run, Entry::approved(EVIL.to_owned())).await.expect("written");
     journal.append(run, Entry::Finished(Outcome::Failed { reason })).await.expect("written");
     site.app.fleet().all()[0].ledger().await.expect("read");
     let query = format!("/?q={name}&state={name}&show={name}&page={name}");

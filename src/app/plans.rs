@@ -27,7 +27,6 @@ use crate::{
 /// A younger observation is used again, however many people look.
 const FRESH_FOR: Duration = Duration::from_secs(4);
 
-/// What was observed for a plan.
 #[derive(Clone)]
 pub(super) struct PlanBasis {
     done: Instant,

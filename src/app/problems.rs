@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     time::Duration,
 };
 
@@ -12,23 +13,26 @@ use tracing::{info, warn};
 
 use super::log;
 use crate::core::{
-    cluster::{ClusterFacts, MemberFacts, Unknown, UnknownKind},
+    cluster::{ClusterFacts, MemberFacts, MemberId, Unknown, UnknownKind},
     page,
 };
 
 const UNREACHABLE_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
+/// The kinds of error that are logged, by what cannot be read. Each is logged once until that is read: a port that is not
+/// etcd's, or a proxy, may give one error or the other.
+type LoggedKinds<T, K> = BTreeMap<T, BTreeSet<K>>;
+
 #[derive(Debug, Default)]
 pub(super) struct ObservedProblems {
-    /// What cannot be observed, and the kind of error.
-    unobserved: BTreeMap<String, UnknownKind>,
+    /// The members, and as `None` the member list, that cannot be observed until an operator does something.
+    unobserved: LoggedKinds<Option<MemberId>, UnknownKind>,
     /// The other entries of the configuration that lead to the same etcd cluster.
     same_as: Vec<String>,
-    /// The members whose metrics page cannot be read: the kinds of error that are logged, and whether the quota was known
-    /// all the same.
-    unread: BTreeMap<String, Vec<(UnknownKind, bool)>>,
+    /// The members whose metrics page cannot be read, and whether the quota is known all the same.
+    unread: LoggedKinds<MemberId, (UnknownKind, bool)>,
     /// The quotas that members report, where the configuration names another.
-    quotas: BTreeMap<String, ByteSize>,
+    quotas: BTreeMap<MemberId, ByteSize>,
     /// When it was last logged that no endpoint returns the member list, and whether that still holds.
     unreachable: Option<(Instant, bool)>,
     /// Versions of servers; each is checked once.
@@ -59,26 +63,27 @@ impl ObservedProblems {
 
     /// Records an observation: why no endpoint returned the member list, and what each member answered.
     pub(super) fn record(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
+        let of_list = (None, "the member list".to_owned(), listed);
         let members = facts.iter().flat_map(|facts| &facts.members);
-        let of_members = members.filter_map(|facts| Some((facts.member.label(), facts.status.as_ref().err()?)));
-        let of_list = listed.map(|unknown| ("the member list".to_owned(), unknown));
-        let now: BTreeMap<String, &Unknown> =
-            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_operator(unknown.kind)).collect();
-        for (who, unknown) in &now {
-            if self.unobserved.get(who) != Some(&unknown.kind) {
-                warn!(
-                    cluster,
-                    who,
-                    reason = unknown.kind.label(),
-                    detail = unknown.detail,
-                    "cannot observe the cluster or member"
-                );
+        let of_members =
+            members.map(|MemberFacts { member, status, .. }| (Some(member.id), member.label(), status.as_ref().err()));
+        for (id, who, unknown) in iter::once(of_list).chain(of_members) {
+            match unknown {
+                None if self.unobserved.remove(&id).is_some() => {
+                    info!(cluster, who, "the cluster or member can be observed again");
+                }
+                Some(Unknown { kind, detail })
+                    if needs_operator(*kind) && self.unobserved.entry(id).or_default().insert(*kind) =>
+                {
+                    warn!(cluster, who, reason = kind.label(), detail, "cannot observe the cluster or member");
+                }
+                _ => {}
             }
         }
-        for who in self.unobserved.keys().filter(|who| !now.contains_key(*who)) {
-            info!(cluster, who, "the cluster or member can be observed again");
+        if let Some(facts) = facts {
+            self.unobserved.retain(|id, _| id.is_none_or(|id| facts.member(id).is_some()));
+            self.unread.retain(|id, _| facts.member(*id).is_some());
         }
-        self.unobserved = now.into_iter().map(|(who, unknown)| (who, unknown.kind)).collect();
     }
 
     /// Records whether an endpoint returned the member list. Logs it at most once a minute if none did. What needs an
@@ -109,13 +114,12 @@ impl ObservedProblems {
         for member in &facts.members {
             self.page(cluster, member);
             let reported = member.status.as_ref().ok().and_then(|status| status.quota);
-            let (name, Some((reported, configured))) = (member.member.label(), reported.zip(configured)) else {
-                continue;
-            };
+            let Some((reported, configured)) = reported.zip(configured) else { continue };
+            let id = member.member.id;
             if reported == configured {
-                self.quotas.remove(&name);
-            } else if self.quotas.insert(name.clone(), reported) != Some(reported) {
-                let (reported, configured) = (reported.0, configured.0);
+                self.quotas.remove(&id);
+            } else if self.quotas.insert(id, reported) != Some(reported) {
+                let (name, reported, configured) = (member.member.label(), reported.0, configured.0);
                 warn!(
                     cluster,
                     member = name,
@@ -128,21 +132,15 @@ impl ObservedProblems {
     }
 
     fn page(&mut self, cluster: &str, member: &MemberFacts) {
-        let name = member.member.label();
+        let (id, name) = (member.member.id, member.member.label());
         match (&member.status, &member.gauges) {
             (Ok(status), Some(Err(unknown))) => {
-                let now = (unknown.kind, status.quota.is_some());
-                let logged = self.unread.entry(name.clone()).or_default();
-                // A port that is not etcd's gives one error or the other.
-                if logged.contains(&now) {
-                    return;
-                }
-                logged.push(now);
-                if let Some(detail) = page::unread(member) {
+                let is_new = self.unread.entry(id).or_default().insert((unknown.kind, status.quota.is_some()));
+                if is_new && let Some(detail) = page::unread(member) {
                     warn!(cluster, member = name, detail, "cannot read the metrics page");
                 }
             }
-            (_, Some(Ok(_))) if self.unread.remove(&name).is_some() => {
+            (_, Some(Ok(_))) if self.unread.remove(&id).is_some() => {
                 info!(cluster, member = name, "the metrics page can be read again");
             }
             _ => {}

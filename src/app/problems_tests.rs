@@ -70,6 +70,25 @@ fn each_kind_of_error_of_a_metrics_page_is_logged_once_until_the_page_is_read() 
     assert_eq!(reads(Err(broken)), 3, "it could be read in the meantime");
 }
 
+#[test]
+fn each_kind_of_problem_that_needs_an_operator_is_logged_once_until_the_member_is_observed_again() {
+    let (logged, _guard) = Logged::begin();
+    let mut problems = ObservedProblems::default();
+    let mut facts = fixture::cluster(2);
+    // Names need not be unique.
+    facts.members[1].member.name = facts.members[0].member.name.clone();
+    let mut lines = |status: Result<(), UnknownKind>| {
+        facts.members[0].status = status.map(|()| fixture::status(7)).map_err(|kind| Unknown::new(kind, "detail"));
+        problems.record("a", None, Some(&facts));
+        ["cannot observe", "can be observed again"].map(|text| logged.lines(text).len())
+    };
+    let (tls, wrong, late) = (UnknownKind::Tls, UnknownKind::WrongMember, UnknownKind::TimedOut);
+    assert_eq!([tls, wrong, tls, late, wrong, late].map(|kind| lines(Err(kind))[0]), [1, 2, 2, 2, 2, 2]);
+    assert_eq!(lines(Err(late)), [2, 0], "it is still not observed");
+    assert_eq!(lines(Ok(())), [2, 1]);
+    assert_eq!(lines(Err(wrong)), [3, 1], "it was observed in the meantime");
+}
+
 fn cluster() -> Cluster<FakeEtcd, FakeJournal> {
     let endpoints = vec!["http://10.0.0.1:2379".to_owned()];
     let settings = ClusterSettings { name: "a".to_owned(), endpoints, ..ClusterSettings::default() };

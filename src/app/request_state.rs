@@ -60,8 +60,13 @@ pub(super) struct RequestState {
 }
 
 impl RequestState {
-    /// Adds the last attempt at each member, of earlier processes.
+    /// Adds the last attempt at each member, of earlier processes; and to the open request, what has joined it.
     pub(super) fn remember(&mut self, ledger: &Ledger) {
+        if let Some(open) = &mut self.open
+            && let Some(view) = ledger.run(open.id)
+        {
+            open.request.clone_from(&view.request);
+        }
         for (run, at) in ledger.runs.iter().rev().filter_map(|run| Some((run, run.finished_at?))) {
             for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
                 // An attempt by this process is already there.
@@ -82,7 +87,6 @@ impl RequestState {
         self.open.as_ref().filter(|open| !open.is_active)
     }
 
-    /// The run in progress.
     pub(super) fn active_run(&self) -> Option<RunId> {
         self.open.as_ref().filter(|open| open.is_active).map(|open| open.id)
     }

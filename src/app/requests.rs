@@ -140,41 +140,39 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let (run, reason) = ledger.answer_to_offer(&alerts, taken_as, self.succession.lock.me(), now);
             return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
         }
-        self.place(&ledger, left, now).await
+        self.place(&ledger, StandingRequest::of_alerts(left), now).await
     }
 
-    /// Joins alerts to the open request, or accepts a new one for them. The caller holds the admission.
+    /// Joins what is wanted to the open request, or accepts a new one for it. The caller holds the admission.
     pub(super) async fn place(
         &self,
         ledger: &Ledger,
-        mut alerts: Vec<AlertKey>,
+        wanted: StandingRequest,
         now: Timestamp,
     ) -> Result<AlertDecision, JournalError> {
         let cluster = self.name().to_owned();
-        let is_due = alerts.iter().all(|key| key.due().is_some());
-        let trigger = if is_due { Trigger::Schedule } else { Trigger::Alert };
-        if let Some((run, reason)) = self.join_open_request(ledger, &alerts).await? {
+        if let Some((run, reason)) = self.join_open_request(ledger, &wanted).await? {
             return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
         }
-        if let Some(next) = ledger.next_attempt(now) {
-            let new: Vec<_> = alerts.iter().filter(|key| !next.alerts.contains(key)).cloned().collect();
-            if new.is_empty() {
+        let wanted = match ledger.next_attempt(now) {
+            Some(next) if next.covers(&wanted) => {
                 let reason = Reason::RetryPending { at: next.at };
                 return Ok(AlertDecision::Duplicate { cluster, run: Some(next.run), reason });
             }
-            // There is already a request. A new alert requests its next run now; after a failure, the back-off holds it.
-            alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
-        }
-        let alerts = AlertKey::described_within(alerts, &[]);
-        let run = self.accept(trigger, alerts, Vec::new(), None).await?;
+            // A new alert requests the next run now; after a failure, the back-off holds it.
+            Some(next) => next.joined_by(wanted),
+            None => wanted,
+        };
+        let alerts = AlertKey::described_within(wanted.alerts.into_iter().take(MAX_ALERTS).collect(), &[]);
+        let run = self.accept(wanted.trigger, alerts, wanted.members, wanted.approved_by).await?;
         Ok(AlertDecision::Accepted { cluster, run })
     }
 
-    /// One run serves all alerts of a cluster: further ones join the request that is open.
+    /// One run serves all that wants a cluster defragmented: what comes later joins the request that is open.
     async fn join_open_request(
         &self,
         ledger: &Ledger,
-        alerts: &[AlertKey],
+        wanted: &StandingRequest,
     ) -> Result<Option<(RunId, Reason)>, JournalError> {
         let Some(OpenRun { id: run, request, .. }) = self.requests.state.lock().open_in(ledger) else {
             return Ok(None);
@@ -184,24 +182,27 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let resolved = ledger.run(run).is_some_and(|view| view.resolved.contains(key));
             request.alerts.contains(key) && !resolved
         };
-        let new: Vec<_> = alerts.iter().filter(|key| !stands(key)).cloned().collect();
-        if new.is_empty() {
+        let new: Vec<_> = wanted.alerts.iter().filter(|key| !stands(key)).cloned().collect();
+        if new.is_empty() && wanted.approved_by.is_none() {
             return Ok(Some((run, Reason::DuplicateAlert)));
         }
-        if request.alerts.len() + new.len() <= MAX_ALERTS {
-            let new = AlertKey::described_within(new, &request.alerts);
-            self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
-            if let Some(open) = self.requests.state.lock().open.as_mut().filter(|open| open.id == run) {
-                open.request.join(new);
-            }
-            // The new alert may be about an emergency.
-            self.requests.wake.notify_one();
+        if !new.is_empty() && request.alerts.len() + new.len() <= MAX_ALERTS {
+            let alerts = AlertKey::described_within(new, &request.alerts);
+            self.shared.journal.append(run, Entry::Joined { alerts }).await?;
         }
+        if let Some(by) = wanted.approved_by.clone() {
+            let (requested, members) = (wanted.trigger == Trigger::Manual, wanted.members.clone());
+            self.shared.journal.append(run, Entry::Approved { by, requested, members }).await?;
+        }
+        self.ledger().await?;
+        // The new alert may be about an emergency.
+        self.requests.wake.notify_one();
         Ok(Some((run, Reason::AlreadyRequested)))
     }
 
-    /// Adopts the request that the last lock holder left, unless there is already one here. The caller holds the admission.
-    pub(super) async fn inherit_request(&self, mut left: StandingRequest) -> Result<(), JournalError> {
+    /// Adopts the request that the last lock holder left: a new one, or as a part of the one here. `is_own`: that holder
+    /// was this replica. The caller holds the admission.
+    pub(super) async fn inherit_request(&self, mut left: StandingRequest, is_own: bool) -> Result<(), JournalError> {
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         if left.approved_by.is_none() {
             // The note may be older than a rejection here.
@@ -215,16 +216,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if stands {
             // Alerts are offered again by the replicas that have received them; a due time is known here alone.
             left.alerts.retain(|key| key.due().is_some() && !is_over(key));
+            if is_own {
+                // What operators wanted of this replica is in its journal, which may know that it is done.
+                left = StandingRequest::of_alerts(left.alerts);
+            }
         }
-        let is_done = left.alerts.iter().all(is_over) && (stands || !left.alerts.is_empty());
-        if is_done || self.is_retired() {
+        let is_needed = if stands { left.approved_by.is_some() } else { left.alerts.is_empty() };
+        if left.alerts.iter().all(is_over) && !is_needed || self.is_retired() {
             return Ok(());
         }
-        if stands {
-            return self.place(&own, left.alerts, now).await.map(drop);
+        if let AlertDecision::Accepted { run, .. } = self.place(&own, left, now).await? {
+            info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
         }
-        let run = self.accept(left.trigger, left.alerts, left.members, left.approved_by).await?;
-        info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
         Ok(())
     }
 
@@ -246,7 +249,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let run = self.shared.journal.accept(request.clone()).await?;
         self.queue(run, request);
         if let Some(by) = approved_by
-            && let Err(error) = self.shared.journal.append(run, Entry::Approved { by, requested: false }).await
+            && let Err(error) = self.shared.journal.append(run, Entry::approved(by)).await
         {
             // Without it, the run waits for approval again where it needs one.
             error!(cluster = self.name(), %error, run = run.0, "cannot record who approved the run");
@@ -376,10 +379,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 return Err(CommandError::Refused(Reason::AlreadyRequested));
             }
             // There is one request at a time: the waiting one becomes the operator's.
-            self.shared.journal.append(run, Entry::Approved { by: by.clone(), requested: true }).await?;
-            if let Some(open) = self.requests.state.lock().open.as_mut().filter(|open| open.id == run) {
-                open.request.trigger = Trigger::Manual;
-            }
+            self.shared.journal.append(run, Entry::Approved { by: by.clone(), requested: true, members }).await?;
             info!(cluster = self.name(), run = run.0, by, "an operator started the waiting run");
             self.ledger().await?;
             self.requests.wake.notify_one();

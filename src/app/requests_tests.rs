@@ -1,3 +1,6 @@
+#[path = "requests_tests/operators.rs"]
+mod operators;
+
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -289,44 +292,6 @@ async fn the_breaker_prevents_runs_until_an_operator_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operators_run_skips_the_cooldown_and_is_recorded_with_their_name() {
-    let world = shared(1);
-    let cluster = cluster_in(&world, "a", enforcing());
-    cluster.request(key("1")).await.expect("taken");
-    serve_for(&cluster, 10 * MINUTE).await;
-    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("accepted", "none"));
-    let run =
-        cluster.command("ann".to_owned(), Command::Run { members: Vec::new() }).await.expect("taken").expect("a run");
-    let again =
-        cluster.command("bob".to_owned(), Command::Run { members: Vec::new() }).await.expect_err("one is enough");
-    assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
-    let some = Command::Run { members: vec!["etcd-1".to_owned()] };
-    let some = cluster.command("bob".to_owned(), some).await.expect_err("another run waits").to_string();
-    assert!(some.contains(&format!("run {run} of this cluster is waiting")), "{some}");
-    assert!(some.contains("`defragd cancel --cluster NAME`, then the same command again"), "{some}");
-    serve_for(&cluster, 10 * MINUTE).await;
-    let view = world.journal.run(run).await.expect("read").expect("there");
-    assert_eq!(view.approved.map(|approval| approval.by), Some("ann".to_owned()));
-    assert_eq!(view.outcome, Some(Outcome::NothingToDo));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_waiting_run_that_an_operator_requests_too_does_not_depend_on_its_alerts() {
-    let world = shared(1);
-    let cluster = cluster_in(&world, "a", windowed((5, 0)));
-    cluster.request(key("1")).await.expect("taken");
-    let all = || Command::Run { members: Vec::new() };
-    let run = cluster.command("ann".to_owned(), all()).await.expect("taken").expect("a run");
-    let again = cluster.command("bob".to_owned(), all()).await.expect_err("one is enough");
-    assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
-    assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
-    serve_for(&cluster, 130 * MINUTE).await;
-    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
-    let view = world.journal.run(run).await.expect("read").expect("there");
-    assert_eq!((view.request.trigger, view.outcome), (Trigger::Manual, Some(Outcome::Succeeded)));
-}
-
-#[tokio::test(start_paused = true)]
 async fn no_more_clusters_than_allowed_have_a_run_at_once() {
     for (slots, expected) in [(1, 1), (2, 2)] {
         let world = shared(slots);
@@ -368,18 +333,4 @@ async fn a_cluster_that_waits_for_a_snapshot_leaves_the_slot_to_others_and_conti
     backed_up.target.etcd().send_snapshots(false);
     serve_for(&backed_up, 3 * MINUTE).await;
     assert_eq!(backed_up.target.etcd().order(), [3, 2, 1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_of_one_member_leaves_an_alert_that_joins_it_standing() {
-    let world = shared(1);
-    let cluster = cluster_in(&world, "a", enforcing());
-    let members = vec!["etcd-2".to_owned()];
-    cluster.command("ann".to_owned(), Command::Run { members }).await.expect("taken").expect("a run");
-    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "already_requested"));
-    serve_for(&cluster, 10 * MINUTE).await;
-    assert_eq!(cluster.target.etcd().order(), [2]);
-    serve_for(&cluster, 400 * MINUTE).await;
-    assert_eq!(cluster.target.etcd().order(), [2, 3, 1], "after the cooldown");
-    assert_eq!(outcomes(&world).await, [("succeeded", ""), ("succeeded", "")]);
 }

@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use super::{cluster::Cluster, detached::to_its_end};
 use crate::{
-    core::{history::AlertKey, policy::Policy},
+    core::{history::AlertKey, note::StandingRequest, policy::Policy},
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
@@ -24,7 +24,6 @@ const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to retry with a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The result of a check.
 struct ScheduleCheck {
     next: Timestamp,
     /// This due time is settled.
@@ -83,7 +82,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         if !ledger.is_decided(due, now)
             && let AlertDecision::Accepted { run, .. } =
-                self.place(&ledger, vec![AlertKey::of_schedule(due)], now).await?
+                self.place(&ledger, StandingRequest::of_alerts(vec![AlertKey::of_schedule(due)]), now).await?
         {
             info!(cluster = self.name(), run = run.0, due = %due, "requested by the schedule");
             self.succession.mark_note_due();

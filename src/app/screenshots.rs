@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
+use strum::{IntoStaticStr, VariantArray};
 use testkit::{Browser, Tools, until};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -39,7 +40,8 @@ const IN_DOCS: [&str; 5] = ["running", "approval-run", "failed-cluster", "fragme
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// What a cluster is shown doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 enum Scene {
     Idle,
     Fragmented,
@@ -48,23 +50,12 @@ enum Scene {
     Paused,
     Failed,
     MemberDown,
+    #[strum(serialize = "nospace")]
     NoSpace,
     Unreachable,
 }
 
 impl Scene {
-    const ALL: [(Self, &'static str); 9] = [
-        (Self::Idle, "idle"),
-        (Self::Fragmented, "fragmented"),
-        (Self::Running, "running"),
-        (Self::Approval, "approval"),
-        (Self::Paused, "paused"),
-        (Self::Failed, "failed"),
-        (Self::MemberDown, "member-down"),
-        (Self::NoSpace, "nospace"),
-        (Self::Unreachable, "unreachable"),
-    ];
-
     fn policy(self) -> Policy {
         let mode = match self {
             Self::Approval => Mode::Approve,
@@ -191,8 +182,7 @@ fn alert(cluster: &str) -> AlertKey {
 
 /// A run whose second member did not come back.
 async fn fail(journal: &FakeJournal, name: &str) {
-    let request =
-        Request { cluster: name.to_owned(), trigger: Trigger::Alert, members: Vec::new(), alerts: Vec::new() };
+    let request = Request::new(name, Trigger::Alert);
     let run = journal.accept(request).await.expect("accepted");
     let intent = |id: u64| Intent {
         member_id: MemberId(id),
@@ -262,7 +252,8 @@ async fn observed(fleet: &Fleet) {
 async fn every_state_in_a_browser() {
     let Some(browser) = Browser::start(&Tools::find().expect("tools"), 1280).await.expect("started") else { return };
     let camera = Camera { browser };
-    for (scene, name) in Scene::ALL {
+    for &scene in Scene::VARIANTS {
+        let name: &str = scene.into();
         let fleet = fleet(&[("prod-eu-1".to_owned(), scene)]).await;
         observed(&fleet).await;
         let cluster = format!("{}/clusters/prod-eu-1", fleet.url);
@@ -278,8 +269,8 @@ async fn every_state_in_a_browser() {
     for clusters in [5, 30, 300] {
         // Mostly idle, as fleets are; every scene is there.
         let scene = |index: usize| match index {
-            ..9 if clusters > 9 => Scene::ALL[index].0,
-            ..5 => Scene::ALL[index].0,
+            ..9 if clusters > 9 => Scene::VARIANTS[index],
+            ..5 => Scene::VARIANTS[index],
             index if index % 11 == 0 => Scene::Fragmented,
             _ => Scene::Idle,
         };

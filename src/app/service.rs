@@ -64,7 +64,7 @@ pub struct App<E, J> {
     pub(super) notify: Vec<NotifySettings>,
     reloads: AsyncMutex<()>,
     /// When the last reload was rejected; `None` if it was applied, or there was none.
-    reload_rejected_at: Mutex<Option<Timestamp>>,
+    pub(super) reload_rejected_at: Mutex<Option<Timestamp>>,
     pub(super) shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
 }
@@ -148,10 +148,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// From now on it is not ready any more.
     pub fn stopping(&self) {
         *self.phase.lock() = Phase::Stopping;
-    }
-
-    pub(super) fn reload_rejected_at(&self) -> Option<Timestamp> {
-        *self.reload_rejected_at.lock()
     }
 
     pub fn fleet(&self) -> &Fleet<E, J> {

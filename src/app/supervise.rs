@@ -31,7 +31,6 @@ pub(super) struct Tasks {
     /// Each returns its name.
     pub(super) workers: JoinSet<String>,
     pub(super) to_run: UnboundedReceiver<ClusterTask<EtcdCluster, SqliteJournal>>,
-    /// Whether requests are served.
     pub(super) serves: bool,
 }
 

@@ -275,10 +275,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let live = LiveProgress::begin(&self.current_run, &shared.changes, &*shared.clock, asked, so_far.as_ref());
         let reported = NotifyProgress::begin(&shared.notifications, &*shared.clock, asked, so_far.as_ref());
         let lines = self.run_lines.begin(run, Arc::clone(&shared.clock));
-        let lines = (&lines as &dyn Progress, &live as &dyn Progress);
-        let followed = (&lines as &dyn Progress, &reported as &dyn Progress);
-        let shown = (&state as &dyn Progress, &followed as &dyn Progress);
-        let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
+        let watchers: [&dyn Progress; 5] = [&log, &state, &lines, &live, &reported];
         let etcd = self.target.etcd();
         let (stop_run, stopped) = stop_channel();
         let held = self.succession.lock.view();

@@ -23,7 +23,6 @@ use crate::{
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
-/// Builds the connection to a cluster.
 pub(super) type Connect = fn(&ClusterSettings) -> anyhow::Result<EtcdCluster>;
 
 /// How the result is written.

@@ -46,7 +46,6 @@ struct Waiting {
     advice: String,
 }
 
-/// The end of following.
 enum FollowEnd {
     Ended(Outcome),
     /// It has not started within the given time.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Exit,
     args::{self, Connection, Output},
-    history,
+    table,
 };
 use crate::{
     app::{checks, gates},
@@ -67,5 +67,5 @@ fn said(output: Output, results: &[GateResult]) -> String {
     }
     let against = results.iter().find_map(GateResult::against);
     let sentence = against.map_or_else(|| "No gate blocks a run.".to_owned(), |reason| format!("Refused: {reason}"));
-    format!("{}\n{sentence}", history::gate_table(output, results))
+    format!("{}\n{sentence}", table::gate_table(output, results))
 }

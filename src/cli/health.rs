@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use super::{Exit, args::UsageError};
 use crate::{
-    adapters::outgoing::{ClientSettings, ClientTls, Credentials, HealthClient},
+    adapters::outgoing::{ClientSettings, ClientTls, ControlClient, Credentials},
     core::time::Time,
 };
 
@@ -59,8 +59,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         ..ClientTls::default()
     };
     let access = ClientSettings::new(credentials, tls, args.timeout.into());
-    let client = HealthClient::new(&args.url, access).map_err(|error| UsageError(format!("--url: {error}")))?;
-    let said = client.ask(if args.ready { "-/ready" } else { "-/healthy" }).await?;
+    let client = ControlClient::new(&args.url, access).map_err(|error| UsageError(format!("--url: {error}")))?;
+    let said = client.health(if args.ready { "-/ready" } else { "-/healthy" }).await?;
     writeln!(std::io::stdout(), "{said}")?;
     Ok(Exit::Done)
 }

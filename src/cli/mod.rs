@@ -10,7 +10,6 @@ mod follow;
 mod gates;
 mod health;
 mod help;
-mod history;
 mod keys;
 mod lock;
 mod lock_run;

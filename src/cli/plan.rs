@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use super::{
     Exit,
     args::{self, Connection, Output, PolicyArgs, UsageError},
-    history,
     server::{Candidate, Responsible, ServedCluster, Server},
     status::warn_of_pages,
     table,
@@ -212,14 +211,13 @@ async fn show_plan_of(
     };
     match args.output {
         Output::Json => json_plans.push(serde_json::to_value(&plan)?),
-        output => write_of_server(out, output, server, &plan)?,
+        output => {
+            let (name, url, mode) = (&plan.cluster, server.url(), plan.mode.label());
+            writeln!(out, "cluster {name}, as the server at {url} sees it (mode {mode}):")?;
+            write_plan(out, output, &plan)?;
+        }
     }
     Ok(if plan.is_held() { Exit::Refused } else { Exit::Done })
-}
-
-fn write_of_server(out: &mut impl Write, output: Output, server: &Server, plan: &PlanView) -> std::io::Result<()> {
-    writeln!(out, "cluster {}, as the server at {} sees it (mode {}):", plan.cluster, server.url(), plan.mode.label())?;
-    write_plan(out, output, plan)
 }
 
 pub(super) fn unanswered(unknown: &Unknown) -> String {
@@ -270,7 +268,7 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
         writeln!(out, "Warning: {warning}")?;
     }
     if !plan.gates.is_empty() {
-        writeln!(out, "{}", history::gate_table(output, &plan.gates))?;
+        writeln!(out, "{}", table::gate_table(output, &plan.gates))?;
     }
     if plan.totals.members > 0 {
         writeln!(out, "{}", plan.leader)?;
@@ -297,7 +295,7 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
 
 fn summary(plan: &PlanView) -> String {
     let totals = &plan.totals;
-    let (freed, time) = (table::size(totals.reclaimable), story::about_seconds(totals.unavailable));
+    let (freed, time) = (story::size(totals.reclaimable), story::about_seconds(totals.unavailable));
     match totals.members {
         0 => "Nothing to do.".to_owned(),
         1 => format!("1 member would be defragmented: up to {freed} freed, unavailable for {time}."),
@@ -337,7 +335,7 @@ fn row(step: &PlanStep, order: usize) -> Vec<String> {
     let planned = &step.planned;
     let (number, decision, why) = match &planned.decision {
         Decision::Defragment { need } => {
-            let why = planned.waits_for.as_ref().map_or_else(|| history::why(*need).to_owned(), ToString::to_string);
+            let why = planned.waits_for.as_ref().map_or_else(|| story::why(*need).to_owned(), ToString::to_string);
             let decision = match (&planned.waits_for, planned.transfer_first) {
                 (Some(_), _) => "wait",
                 (None, true) => "transfer leadership, defragment",
@@ -349,7 +347,7 @@ fn row(step: &PlanStep, order: usize) -> Vec<String> {
     };
     let none = || "-".to_owned();
     let size = |size: fn(&crate::core::history::Sizes) -> bytesize::ByteSize| {
-        step.sizes.as_ref().map_or_else(none, |sizes| table::size(size(sizes)))
+        step.sizes.as_ref().map_or_else(none, |sizes| story::size(size(sizes)))
     };
     vec![
         number,

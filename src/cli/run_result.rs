@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{Exit, args::Output, explain::write_advice, history, server::Server, table};
+use super::{Exit, args::Output, explain::write_advice, server::Server, table};
 use crate::core::{
     history::{MemberEnd, MemberResult, Outcome, RunView},
     story,
@@ -73,11 +73,11 @@ fn row(result: &MemberResult) -> Vec<String> {
     vec![
         result.intent.member.clone(),
         result.intent.member_id.to_string(),
-        history::role(&result.intent).to_owned(),
-        table::size(result.intent.before.db_size),
-        result.after().map_or_else(dash, |after| table::size(after.db_size)),
-        result.after().map_or_else(dash, |after| table::size(after.db_size_in_use)),
-        table::size(result.reclaimed()),
+        story::role(&result.intent).to_owned(),
+        story::size(result.intent.before.db_size),
+        result.after().map_or_else(dash, |after| story::size(after.db_size)),
+        result.after().map_or_else(dash, |after| story::size(after.db_size_in_use)),
+        story::size(result.reclaimed()),
         took,
         ended,
     ]
@@ -92,7 +92,7 @@ fn totals(view: &RunView) -> Option<String> {
         let seconds = to.duration_since(from).as_secs();
         format!(" in {seconds} s")
     });
-    let (id, members, freed) = (view.id, story::count(view.defragmented(), "member"), table::size(view.reclaimed()));
+    let (id, members, freed) = (view.id, story::count(view.defragmented(), "member"), story::size(view.reclaimed()));
     Some(format!("Run {id}: {members} defragmented{took}, {freed} freed."))
 }
 

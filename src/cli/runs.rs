@@ -9,7 +9,7 @@ use super::{
     Exit,
     args::{self, Output},
     explain::write_advice,
-    history, table,
+    table,
 };
 use crate::{
     adapters::journal::SqliteJournal,
@@ -82,10 +82,10 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
                 out,
                 "run {id} of cluster {}, requested by {}",
                 view.request.cluster,
-                history::requester(view.request.trigger)
+                story::requester(view.request.trigger)
             )?;
             for alert in view.request.alerts.iter().filter(|alert| alert.due().is_none()) {
-                writeln!(out, "{}", history::alert(alert))?;
+                writeln!(out, "{}", story::alert(alert))?;
             }
             for record in &records {
                 writeln!(out, "{}", line(record))?;
@@ -101,7 +101,7 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
 }
 
 fn line(record: &Record) -> String {
-    format!("{}  {}", story::exact_time(record.at), history::line(&record.entry))
+    format!("{}  {}", story::exact_time(record.at), story::line(&record.entry))
 }
 
 /// `held` is true if a running defragd holds this journal.
@@ -119,7 +119,7 @@ fn row(run: &RunView, held: bool) -> Vec<String> {
         story::exact_time(run.accepted_at),
         outcome.to_owned(),
         run.defragmented().to_string(),
-        table::size(run.reclaimed()),
+        story::size(run.reclaimed()),
         why_of(run, held),
     ]
 }
@@ -138,7 +138,7 @@ fn why_of(run: &RunView, held: bool) -> String {
     let is_running = held && run.outcome.is_none() && run.started_at.is_some();
     let reason = run.outcome.as_ref().and_then(Outcome::reason).map(ToString::to_string);
     let reason = reason.or_else(|| is_running.then(|| now(run)));
-    let why: Vec<_> = reason.into_iter().chain(history::repeats_of(run)).collect();
+    let why: Vec<_> = reason.into_iter().chain(story::repeats_of(run)).collect();
     if why.is_empty() { "-".to_owned() } else { why.join("; ") }
 }
 
@@ -160,8 +160,7 @@ mod tests {
 
     #[test]
     fn a_run_in_progress_shows_the_member_that_it_is_at() {
-        let request =
-            Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("a", Trigger::Alert);
         let result = fixture::attempt(3, fixture::sizes(251, 47), MemberEnd::Unconfirmed { after: None });
         let intent = Entry::Intent(result.intent.clone());
         let entries = [

@@ -13,7 +13,7 @@ use super::args::{self, UsageError, is_typed};
 use crate::{
     adapters::{
         journal::SqliteJournal,
-        outgoing::{CallError, ControlClient},
+        outgoing::{CallError, ClientSettings, ControlClient},
     },
     app::{connect::connect, observer},
     config::{ClusterSettings, ShardSettings},
@@ -98,7 +98,8 @@ impl Server {
     }
 
     fn client(&self) -> Result<ControlClient, CallError> {
-        ControlClient::new(self.url(), self.server_token_file.as_ref(), self.server_ca_file.as_ref())
+        let access = ClientSettings::of_flags(self.server_token_file.clone(), self.server_ca_file.clone());
+        ControlClient::new(self.url(), access)
     }
 
     pub(super) async fn post(&self, path: [&str; 3], mut body: Value) -> Result<Value, CallError> {

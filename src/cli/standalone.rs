@@ -144,7 +144,7 @@ async fn in_this_process(
     };
     let run_id = journal.accept(request.clone()).await?;
     let reported = NotifyProgress::begin(notifications, &SystemClock, (run_id, &request), None);
-    let observers = (&progress as &dyn Progress, &reported as &dyn Progress);
+    let observers: [&dyn Progress; 2] = [&progress, &reported];
     progress.line(&format!("run {run_id} of cluster {}", cluster.name));
 
     let (stop, stopped) = stop_channel();

@@ -214,10 +214,10 @@ fn row(member: &MemberView) -> [String; HEADINGS.len()] {
     [
         member.label(),
         role(member.is_leader, member.is_learner).to_owned(),
-        known(member.db_size, table::size),
-        known(member.db_size_in_use, table::size),
+        known(member.db_size, story::size),
+        known(member.db_size_in_use, story::size),
         known(member.fragmentation_ratio, |ratio| format!("{:.0}%", ratio * 100.0)),
-        known(member.db_quota, table::size),
+        known(member.db_quota, story::size),
         known(member.expected_defrag.as_ref(), table::expected),
         known(member.version.clone(), |version| version),
         member.endpoint.clone().unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::args::Output;
-use crate::core::estimate::Estimate;
+use crate::core::{estimate::Estimate, gate::GateResult};
 
 /// The widest table, also where standard output is no terminal.
 const WIDEST: u16 = 120;
@@ -83,7 +83,19 @@ fn shortened(word: &str, most: u16) -> String {
     format!("{}…{}", from(0, start), from(length - end, end))
 }
 
-pub(super) use crate::core::story::size;
+/// What gates found, as a table.
+pub(super) fn gate_table(output: Output, results: &[GateResult]) -> String {
+    let row = |result: &GateResult| {
+        vec![
+            result.gate.clone(),
+            result.kind.label().to_owned(),
+            result.label().to_owned(),
+            format!("{:.1} s", result.took.as_secs_f64()),
+            result.detail.clone(),
+        ]
+    };
+    table(output, &["GATE", "KIND", "RESULT", "TOOK>", "DETAIL"], results.iter().map(row).collect())
+}
 
 /// An estimate, such as `5 s (2-10 s)`; with a tilde if it was never measured in this cluster.
 pub(super) fn expected(estimate: &Estimate) -> String {

@@ -125,12 +125,10 @@ impl PeerSettings {
 }
 
 impl LockSettings {
-    /// Of [`LockKind::Etcd`].
     pub fn etcd(&self) -> EtcdKeys {
         self.etcd.clone().unwrap_or_default()
     }
 
-    /// Of [`LockKind::Kubernetes`].
     pub fn kubernetes(&self) -> KubernetesKeys {
         self.kubernetes.clone().unwrap_or_default()
     }

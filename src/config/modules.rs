@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 use bytesize::ByteSize;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use thiserror::Error;
 use url::{Host, Url};
 
 use super::cluster::check_quota;
 use crate::{
-    core::check::{At, Size, TEXT, from_text},
+    core::check::{At, Size, TEXT, read_from_text},
     ports::access::{MetricsPage, TlsFiles, User},
 };
 
@@ -78,11 +78,7 @@ pub enum Pattern {
     Below(String),
 }
 
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, TEXT, Self::parse, || Self::Name(String::new()))
-    }
-}
+read_from_text!(Pattern, TEXT, Self::parse, || Self::Name(String::new()));
 
 /// Why an address must not be dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -143,8 +143,8 @@ pub trait Overview: Send + Sync + 'static {
     /// The time of day, for ages.
     fn now(&self) -> Timestamp;
 
-    /// What is wrong with defragd itself, in sentences.
-    fn own_problems(&self) -> impl Future<Output = Vec<String>> + Send;
+    /// What is wrong with the journal, and what to do.
+    fn journal_problem(&self) -> impl Future<Output = Option<String>> + Send;
 
     /// When the last reload of the configuration was rejected; `None` if it was applied, or there was none.
     fn reload_rejected_at(&self) -> Option<Timestamp>;

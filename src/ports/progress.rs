@@ -13,7 +13,7 @@ use crate::core::{
     verify::Verification,
 };
 
-/// Each method once: two observers get the same calls.
+/// Each method once: all observers of a list get the same calls.
 macro_rules! progress {
     ($($(#[$about:meta])* fn $name:ident($($value:ident: $type:ty),*);)*) => {
         /// See the module's contract. Every method has an empty default: observers implement what they need.
@@ -21,10 +21,11 @@ macro_rules! progress {
             $($(#[$about])* fn $name(&self, $($value: $type),*) { let _ = ($($value,)*); })*
         }
 
-        impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
+        impl<const N: usize> Progress for [&dyn Progress; N] {
             $(fn $name(&self, $($value: $type),*) {
-                self.0.$name($($value),*);
-                self.1.$name($($value),*);
+                for observer in self {
+                    observer.$name($($value),*);
+                }
             })*
         }
     };

@@ -237,7 +237,6 @@ pub enum CommandError {
     Journal(#[from] JournalError),
 }
 
-/// A page of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum ScrapePage {
@@ -267,7 +266,6 @@ pub struct ProbeRequest {
     pub cluster: Option<String>,
 }
 
-/// Why a probe is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProbeRefusal {
     #[error("there is no module {name:?}; {}", known_modules(.known))]

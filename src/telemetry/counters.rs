@@ -18,6 +18,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use strum::VariantNames;
 
 use super::{
     members::{ClusterSample, MemberCollector},
@@ -168,7 +169,8 @@ fn gate_labels(cluster: &str, gate: &str) -> GateLabels {
 }
 
 fn run_labels(cluster: &str) -> impl Iterator<Item = RunLabels> {
-    let outcomes = Trigger::ALL.into_iter().flat_map(|trigger| Outcome::LABELS.map(|outcome| (trigger, outcome)));
+    let outcomes =
+        Trigger::ALL.into_iter().flat_map(|trigger| Outcome::VARIANTS.iter().map(move |outcome| (trigger, *outcome)));
     outcomes.map(|(trigger, outcome)| RunLabels { etcd_cluster: cluster.to_owned(), trigger: trigger.label(), outcome })
 }
 

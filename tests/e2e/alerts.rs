@@ -17,6 +17,7 @@
 //! | `DefragdClusterDuplicate` | a second entry for the cluster, loaded by a reload |
 //! | `DefragdReloadFailed` | a reload of a file that ends in the middle of a line |
 //! | `DefragdWebhookRejected` | a notification with another token |
+//! | `DefragdNotificationFailed` | a run that is reported to a port at which nothing listens |
 //! | `DefragdDown` | a defragd that is killed |
 //! | `DefragdShardsDisagree`, `DefragdShardMissing` | one of three shards in its place, beside processes without shards |
 //! | `DefragdClusterUnreachable` | all members stopped |
@@ -54,6 +55,8 @@ const BROKEN: &str = "broken";
 /// Its runs succeed.
 const ENFORCED: &str = "enforced";
 const CONFIGURATION: &str = "watched.yaml";
+/// Nothing listens there.
+const TARGET: &str = "chat";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_alert_fires_from_its_real_cause() {
@@ -69,6 +72,7 @@ async fn each_alert_fires_from_its_real_cause() {
     story.members_disagree().await;
     story.the_configuration_changes().await;
     story.a_token_is_wrong().await;
+    story.a_run_cannot_be_reported().await;
     story.defragd_goes_down().await;
     story.the_cluster_goes_down().await;
     assert_eq!(story.shown, alertnames(), "alerts that have fired, and alerts");
@@ -297,6 +301,13 @@ impl Story {
         assert!(rejected.annotations["summary"].contains("HTTP 401"), "{rejected:?}");
     }
 
+    async fn a_run_cannot_be_reported(&mut self) {
+        let alerts = self.prometheus.alerts().await.unwrap();
+        assert!(!alerts.iter().any(|alert| alert.labels["alertname"] == "DefragdNotificationFailed"), "{alerts:?}");
+        ask(&self.watched, WATCHED).await;
+        self.fires_with("DefragdNotificationFailed", &[("target", TARGET)]).await;
+    }
+
     async fn defragd_goes_down(&mut self) {
         let gone = self.broken.target().to_owned();
         self.broken.kill().await.unwrap();
@@ -378,7 +389,8 @@ fn configure(rig: &Rig, names: &[&str]) {
     let tls = json!({"ca_file": pki.ca(), "cert_file": pki.client().cert, "key_file": pki.client().key});
     let entry = |(name, endpoint)| json!({"name": name, "endpoints": [endpoint], "tls": tls});
     let entries: Vec<_> = names.iter().zip(rig.cluster.endpoints()).map(entry).collect();
-    std::fs::write(rig.path(CONFIGURATION), json!({"clusters": entries}).to_string()).unwrap();
+    let target = json!({"name": TARGET, "webhook": {"url": "http://127.0.0.1:1/"}});
+    std::fs::write(rig.path(CONFIGURATION), json!({"clusters": entries, "notify": [target]}).to_string()).unwrap();
 }
 
 /// A defragd that knows the rig's cluster under this name, by flags.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Output};
 
 use defragd::core::version::{Caller, ReadRpc, Version};
+use strum::IntoEnumIterator;
 use testkit::{EtcdSpec, EtcdVersion, Identity, Transport, until};
 
 use crate::{
@@ -63,7 +64,7 @@ async fn every_release_s_denial_names_the_rpc_the_user_and_what_to_grant() {
         }
 
         let (code, text) = said(&rig, "status", &login(&rig, "plain", "plain")).await;
-        let user_looks = ReadRpc::ALL.into_iter().all(|rpc| caller(rpc, &reported) <= Caller::User);
+        let user_looks = ReadRpc::iter().all(|rpc| caller(rpc, &reported) <= Caller::User);
         assert_eq!(code, Some(i32::from(!user_looks)), "{version}: {text}");
         let (code, text) = said(&rig, "run", &login(&rig, "plain", "plain")).await;
         assert_ne!(code, Some(0), "{version}: {text}");

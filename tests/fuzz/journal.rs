@@ -69,7 +69,7 @@ fn entries() -> Vec<Entry> {
         }),
         Entry::Joined { alerts: alerts.clone() },
         Entry::Resolved { alerts },
-        Entry::Approved { by: "ann".to_owned(), requested: true },
+        Entry::Approved { by: "ann".to_owned(), requested: true, members: vec!["etcd-1".to_owned()] },
         Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
         Entry::Started { mode: Mode::Enforce, term: Some(Term(7)), compares: false },
         Entry::Gate(gate_result()),
@@ -180,8 +180,7 @@ pub(crate) fn file_target() -> Target {
     let path = dir.path().join("journal.db");
     let journal = SqliteJournal::open(dir.path(), Arc::new(SystemClock)).unwrap();
     runtime.block_on(async {
-        let request =
-            Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("a", Trigger::Alert);
         let run = journal.accept(request).await.unwrap();
         for entry in entries().into_iter().skip(1) {
             journal.append(run, entry).await.unwrap();
@@ -200,8 +199,7 @@ pub(crate) fn file_target() -> Target {
             let sound = journal.verify().await.is_ok();
             look(&journal.open_runs().await.unwrap_or_default());
             look(&journal.runs_of("a", 10).await.unwrap_or_default());
-            let request =
-                Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+            let request = Request::new("a", Trigger::Alert);
             match journal.accept(request).await {
                 // What is accepted can be read.
                 Ok(_) if !sound => Err("a damaged journal accepts a request".to_owned()),

@@ -3,6 +3,7 @@
 
 use std::{fs, process::Command};
 
+use anyhow::ensure;
 use serde_json::{Value, json};
 use testkit::{Defragd, Home, Port, until};
 
@@ -86,6 +87,23 @@ async fn post(defragd: &Defragd, clusters: &[&str]) -> (u16, Value) {
     (answer.status, serde_json::from_str(&answer.body).unwrap())
 }
 
+/// Sends alerts until all of them are recorded, as Alertmanager does: a busy shard may not answer within the 5 s that the
+/// other waits for it, and the sender must retry then.
+async fn deliver(defragd: &Defragd, clusters: &[&str]) -> Value {
+    until("the alerts to be recorded", MINUTE, || async {
+        let (status, answer) = post(defragd, clusters).await;
+        ensure!(status == 202, "{answer}");
+        Ok(answer)
+    })
+    .await
+    .unwrap()
+}
+
+/// Whether the alert is recorded: now, or by an earlier attempt to deliver it.
+fn is_recorded(decided: &Value) -> bool {
+    ["accepted", "duplicate"].iter().any(|decision| decided["decision"] == *decision)
+}
+
 /// The clusters of which it has requests.
 async fn requested(defragd: &Defragd) -> Vec<String> {
     let runs = defragd.json("/api/v1/runs").await.unwrap();
@@ -122,20 +140,20 @@ async fn each_cluster_is_in_one_shard_and_an_alert_at_the_wrong_one_is_forwarded
         }
     }
 
-    let (status, answer) = post(&first, &[OF_FIRST, OF_SECOND]).await;
-    assert_eq!(status, 202, "{answer}");
+    let answer = deliver(&first, &[OF_FIRST, OF_SECOND]).await;
     let [own, other] = answer["alerts"].as_array().unwrap().as_slice() else { panic!("{answer}") };
-    assert_eq!((&own["decision"], &own["cluster"]), (&json!("accepted"), &json!(OF_FIRST)), "{own}");
+    assert!(is_recorded(own) && own["cluster"] == OF_FIRST, "{own}");
     assert_eq!(
-        (&other["decision"], &other["cluster"], &other["shard"], &other["answer"]["decision"]),
-        (&json!("forwarded"), &json!(OF_SECOND), &json!(1), &json!("accepted")),
+        (&other["decision"], &other["cluster"], &other["shard"]),
+        (&json!("forwarded"), &json!(OF_SECOND), &json!(1)),
         "{other}"
     );
+    assert!(is_recorded(&other["answer"]), "{other}");
     assert_eq!(requested(&first).await, [OF_FIRST]);
     assert_eq!(requested(&second).await, [OF_SECOND]);
     // Alertmanager repeats it, to whichever shard.
-    let (status, answer) = post(&second, &[OF_FIRST, OF_SECOND]).await;
-    assert_eq!((status, &answer["alerts"][0]["answer"]["decision"]), (202, &json!("duplicate")), "{answer}");
+    let answer = deliver(&second, &[OF_FIRST, OF_SECOND]).await;
+    assert_eq!(answer["alerts"][0]["answer"]["decision"], "duplicate", "{answer}");
     assert_eq!(requested(&second).await, [OF_SECOND]);
 }
 
@@ -151,8 +169,8 @@ async fn while_a_shard_is_down_the_sender_of_its_alerts_must_retry() {
     );
     assert_eq!(requested(&first).await, [OF_FIRST], "what could be recorded is");
     let second = fleet.start(1).await;
-    let (status, answer) = post(&first, &[OF_FIRST, OF_SECOND]).await;
-    assert_eq!((status, &answer["alerts"][0]["decision"]), (202, &json!("duplicate")), "{answer}");
+    let answer = deliver(&first, &[OF_FIRST, OF_SECOND]).await;
+    assert_eq!(answer["alerts"][0]["decision"], "duplicate", "{answer}");
     assert_eq!(requested(&second).await, [OF_SECOND]);
 }
 
@@ -172,9 +190,14 @@ async fn shards_that_disagree_on_their_number_do_not_forward_in_circles() {
     let first = fleet.start(0).await;
     fleet.total = 1_000;
     let second = fleet.start(1).await;
-    let (status, answer) = post(&first, &[OF_SECOND]).await;
-    let error = answer["error"].as_str().unwrap_or_default();
-    assert!(status == 503 && error.contains("another shard has forwarded it here"), "{answer}");
+    until("the second one to refuse it", MINUTE, || async {
+        let (status, answer) = post(&first, &[OF_SECOND]).await;
+        let error = answer["error"].as_str().unwrap_or_default();
+        ensure!(status == 503 && error.contains("another shard has forwarded it here"), "{answer}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     assert_eq!((requested(&first).await, requested(&second).await), (vec![], vec![]));
 }
 
@@ -191,7 +214,7 @@ async fn a_request_of_a_cluster_that_moves_to_another_shard_goes_with_it() {
     let second = fleet.start(1).await;
     until("the request to move", MINUTE, || async {
         let runs = first.json("/api/v1/runs").await?;
-        anyhow::ensure!(runs["runs"][0]["reason"]["code"] == "other_shard", "{runs}");
+        ensure!(runs["runs"][0]["reason"]["code"] == "other_shard", "{runs}");
         Ok(())
     })
     .await
@@ -210,7 +233,7 @@ async fn a_request_that_waits_for_its_next_attempt_moves_with_its_cluster_and_en
     let newest = async |defragd: &Defragd, wanted: &str| {
         until(wanted, MINUTE, || async {
             let runs = defragd.json("/api/v1/runs").await?;
-            anyhow::ensure!(runs["runs"][0]["reason"]["code"] == wanted, "{runs}");
+            ensure!(runs["runs"][0]["reason"]["code"] == wanted, "{runs}");
             Ok(runs["runs"].as_array().unwrap().len())
         })
         .await
@@ -248,9 +271,16 @@ async fn a_run_of_another_shards_cluster_does_not_begin_beside_that_shard() {
     for (flags, server) in
         [(vec![at.clone()], None), (vec![at, "--standalone".to_owned()], None), (vec![elsewhere], Some(&first))]
     {
-        let (code, said) = run(&fleet, OF_SECOND, &flags, server);
         let expected = format!("cluster \"{OF_SECOND}\" belongs to shard 1, at http://127.99.1.1");
-        assert!(code == Some(2) && said.contains(&expected) && said.contains("pass --server"), "{flags:?}: {said}");
+        // A busy server may not answer within the 3 s that the command waits for one on its machine.
+        until("the refusal", MINUTE, || async {
+            let (code, said) = run(&fleet, OF_SECOND, &flags, server);
+            let is_refused = code == Some(2) && said.contains(&expected) && said.contains("pass --server");
+            ensure!(is_refused, "{flags:?}: {said}");
+            Ok(())
+        })
+        .await
+        .unwrap();
     }
     assert!(!fs::exists(fleet.homes[0].path("elsewhere")).unwrap(), "nothing was opened");
 

@@ -309,6 +309,7 @@ impl Schedule {
         servers::draw_fragmenting(&mut schedule);
         requests::draw_rejections(&mut schedule);
         requests::draw_resolved_between_attempts(&mut schedule);
+        requests::draw_joined_between_attempts(&mut schedule);
         schedule
     }
 

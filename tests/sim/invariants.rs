@@ -94,11 +94,6 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// The journal refused an entry of it.
-    pub fn is_not_written(&self) -> bool {
-        self.journal_failed
-    }
-
     /// The process of this life has begun or continued it, and it has not ended.
     fn is_under_way(&self, life: u64) -> bool {
         self.begun_in == Some(life) && self.outcome.is_none()
@@ -383,6 +378,29 @@ impl World {
                 self.violate("verify", format!("run {run} ends as mismatched, and no two readings show a difference"));
             }
             _ => {}
+        }
+    }
+
+    /// What an operator requested is continued as such: whatever joins it between two attempts, and whatever another
+    /// lock holder had been requested besides.
+    fn check_operators(&mut self, run: RunId, entry: &Entry) {
+        match entry {
+            Entry::Started { .. } if self.watch.orders.left_by_operator && !self.watch.is_manual(run.0) => {
+                self.violate("operator", format!("run {run} begins, and the last holder's operator's request is lost"));
+            }
+            Entry::Started { .. } | Entry::Cancelled(_) => self.watch.orders.left_by_operator = false,
+            Entry::Finished(_) => self.watch.orders.left_by_operator &= !self.watch.is_manual(run.0),
+            _ => {}
+        }
+        if let Entry::Accepted(request) = entry
+            && request.trigger != Trigger::Manual
+            && self.watch.operator_continues(run.0)
+            && let Some((before, log)) = self.watch.runs.range(..run.0).next_back()
+            && !log.withdrawn
+            && self.watch.orders.is_approved(*before)
+        {
+            let what = format!("run {run} is accepted, and the operator's request of run {before} is lost");
+            self.violate("operator", what);
         }
     }
 
@@ -834,6 +852,7 @@ impl World {
         self.check_entry(run, entry);
         self.on_begun(run, entry);
         self.check_forwarded(run, entry);
+        self.check_operators(run, entry);
         let (wall, life) = (wall_clock(self), self.host().journal.life);
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
@@ -1014,8 +1033,8 @@ fn brief(entry: &Entry) -> String {
         Entry::Verified(verification) => format!("verified: {:?}", verification.verdict),
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
-        Entry::Approved { by, requested: true } => format!("requested by {by}"),
-        Entry::Approved { by, requested: false } => format!("approved by {by}"),
+        Entry::Approved { by, requested: true, .. } => format!("requested by {by}"),
+        Entry::Approved { by, requested: false, .. } => format!("approved by {by}"),
         Entry::Cancelled(cancellation) => format!("cancelled by {}", cancellation.by),
         Entry::Forwarded(to) => format!("forwarded to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),

@@ -56,7 +56,7 @@ compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep:
 disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
 no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
-step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
+step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+let reason)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
 pause_ignored|crates/defragd-core/src/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/
@@ -108,7 +108,7 @@ cooldown_ignored|crates/defragd-core/src/admission.rs|s/\(until > now\)\.then_so
 a_failure_starts_the_cooldown|crates/defragd-core/src/ledger.rs|s/counts_for_the_day\(run\) && !has_failed/counts_for_the_day(run) \&\& (!has_failed || run.starts > 0)/
 no_back_off_for_a_new_alert|crates/defragd-core/src/admission.rs|s/\(at > now\)\.then_some\(Reason::RetryPending \{ at \}\)/None::<Reason>.filter(|_| at > now)/
 mismatch_ignored|crates/defragd-core/src/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
-operators_run_only_compares|src/app/requests.rs|s/requested: true/requested: false/; s/open\.request\.trigger = Trigger::Manual;/let _ = \&open;/
+operators_run_only_compares|src/app/requests.rs|s/requested: true/requested: false/
 data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
 mismatch_holds_nothing|crates/defragd-core/src/hold.rs|s/once_with\(move \|\| self\.mismatch\(\)\)/once_with(move || self.mismatch().filter(|_| false))/
 one_reading_condemns|crates/defragd-core/src/verify.rs|s/\(HashVerdict::Different, None\) => \{\n.*?\n {12}\}\n/(HashVerdict::Different, None) => Some(reading),\n/s
@@ -124,6 +124,9 @@ old_observation_is_good_enough|src/app/driver.rs|s/OBSERVATION_LIMIT: Duration =
 own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/
 continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
+operators_request_lost_to_an_alert_between_attempts|crates/defragd-core/src/standing.rs|s/else if !is_operators \{/else {/
+operators_request_lost_at_a_successor_with_its_own|src/app/requests.rs|s/let is_needed = if stands \{ left\.approved_by\.is_some\(\) \}/let is_needed = if stands { false }/
+journal_down_leaves_nospace_armed|crates/defragd-core/src/run/alarms.rs|s/self\.disarmed\.remove\(&member_id\);//
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 open_request_counts_as_over|crates/defragd-core/src/standing.rs|s/filter\(\|_\| stands\)/filter(|_| stands \&\& self.runs.is_empty())/
 request_in_the_journal_not_shown|crates/defragd-core/src/hold.rs|s/self\.runs\.last\(\)\.filter\(\|run\| run\.outcome\.is_none\(\)\)/self.runs.last().filter(|run| run.outcome.is_none() \&\& run.id.0 > 99)/

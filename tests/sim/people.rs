@@ -22,7 +22,7 @@ pub enum Person {
     Resume,
     /// Approves the waiting run.
     Approve,
-    /// Requests a run. Only at one of several replicas.
+    /// Requests a run.
     Run,
     /// An alert of the schedule no longer fires.
     Resolve {

@@ -9,7 +9,7 @@ use std::{
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
     history::{AlertKey, Entry, MemberEnd, Outcome, RunId, RunStep, Trigger},
-    note::SuccessionNote,
+    note::{StandingRequest, SuccessionNote},
     order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
     reason::Reason,
@@ -18,9 +18,9 @@ use jiff::Timestamp;
 
 use crate::{
     faults::Fault,
-    invariants::RunLog,
     journal::wall_clock,
     model::{World, whole},
+    peers,
     seen::Deliveries,
 };
 
@@ -58,6 +58,8 @@ pub struct Orders {
     cancel_answered: Option<Duration>,
     /// The alerts that an operator rejected, and when.
     rejected: Vec<(AlertKey, Duration)>,
+    /// Another lock holder's note has an operator's request, which no run here has begun to serve yet.
+    pub left_by_operator: bool,
     /// Those of them that another lock holder's note named, and since when.
     inherited: Vec<(AlertKey, Duration)>,
     /// A request was cancelled at some time.
@@ -106,6 +108,10 @@ impl Orders {
 
     fn recorded_at(&self, key: &AlertKey) -> Option<Duration> {
         self.recorded.get(&key.fingerprint).copied()
+    }
+
+    pub fn is_approved(&self, run: i64) -> bool {
+        self.approved.contains(&run)
     }
 
     /// Whether all of these alerts were rejected within the cooldown.
@@ -168,6 +174,14 @@ impl World {
         let now = self.now;
         self.watch.note(now, || format!("inherits {digest:?}"));
         self.watch.inherited = Some(digest.term);
+        // A due time in it may be decided here.
+        let is_operators = |left: &StandingRequest| {
+            left.trigger == Trigger::Manual
+                && left.approved_by.is_some()
+                && left.alerts.iter().all(|key| key.due().is_none())
+        };
+        let by_another = peers::number(&digest.holder) != self.watch.acting;
+        self.watch.orders.left_by_operator = by_another && digest.request.as_ref().is_some_and(is_operators);
         let last = digest.order.as_ref().map(|record| &record.order);
         if matches!(last, Some(Order::Resume { .. })) {
             self.watch.orders.paused.clear();
@@ -531,8 +545,7 @@ impl World {
         let policy = &self.schedule.policy;
         let in_the_way = matches!(
             reason,
-            Reason::JournalFailed { .. }
-                | Reason::DisarmFailed { .. }
+            Reason::DisarmFailed { .. }
                 | Reason::NoSpaceAgain
                 | Reason::MembershipChanged { .. }
                 | Reason::ClusterChanged { .. }
@@ -541,10 +554,8 @@ impl World {
         let stops = stops || self.watch.runs.get(&run.0).is_some_and(|log| log.stopped);
         let stops = stops || self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled == run.0);
         let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
-        // Nothing is sent without a record, whatever the run failed for before.
-        let in_the_way = in_the_way || self.watch.runs.get(&run.0).is_some_and(RunLog::is_not_written);
         let tried = matches!(&self.watch.orders.step, Some((of, RunStep::DisarmNoSpace { .. }, _)) if *of == run.0);
-        if in_the_way || stops || tried || !policy.disarm_no_space || self.schedule.a_step_is_not_written() {
+        if in_the_way || stops || tried || !policy.disarm_no_space {
             return;
         }
         let seen = &self.watch.seen;

@@ -99,6 +99,28 @@ pub fn draw_resolved_between_attempts(schedule: &mut Schedule) {
     schedule.repaired_at = schedule.repaired_at.max(again + Duration::from_secs(60));
 }
 
+/// An operator's request that a backup breaks off, and an alert that comes before its next attempt.
+pub fn draw_joined_between_attempts(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x0a1e_7004);
+    if schedule.faults.is_empty() || schedule.no_space || !rng.percent(4) {
+        return;
+    }
+    let policy = &mut schedule.policy;
+    (policy.mode, policy.on_open_snapshot) = (Mode::Approve, OpenSnapshotPolicy::Wait);
+    (policy.windows, policy.schedule, policy.max_runs_per_day) = (Windows::default(), Timetable::default(), u32::MAX);
+    (schedule.gate, schedule.cadence) = (None, None);
+    schedule.deaths.clear();
+    schedule.modes.clear();
+    let asked = rng.millis(500, 2_000);
+    // A run gives a backup a minute, and the next attempt comes a minute later.
+    let joined = rng.seconds(75, 150);
+    let backup = Fault::Snapshot { node: schedule.leader, time: joined + rng.seconds(5, 30) };
+    schedule.faults = vec![(Duration::ZERO, backup)];
+    schedule.people = vec![(asked, Person::Run)];
+    schedule.requests = vec![joined];
+    schedule.repaired_at = schedule.repaired_at.max(joined + Duration::from_secs(60));
+}
+
 /// The members' version, and its change one member after the other.
 pub fn draw_upgrades(schedule: &mut Schedule) {
     // Such that the seeds of `seeds.rs` play as they did.

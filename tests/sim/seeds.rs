@@ -76,9 +76,9 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (2_021_315, "I4: a stop that came just before a run began was known to it only after its first member was chosen"),
     (2_077_138, "L1: killed between a failure and the disarming, the next process ended the run at once"),
     (304_978, "I2, of the simulator: compactions left nothing at all in use, and a copy of nothing takes no time"),
-    (29507, "L1, of the simulator: a failed run cannot disarm NOSPACE while the journal is down"),
-    (96371, "L1, of the simulator: the same"),
-    (2_024_786, "L1, of the simulator: the same"),
+    (29507, "L1: a failed run left NOSPACE armed until the next attempt, as the journal was down for a moment"),
+    (96371, "L1: the same"),
+    (2_024_786, "L1: the same"),
     (142_287, "L1, of the simulator: the alert's end was in a slow journal, and not answered yet"),
     (
         168_333,

@@ -76,7 +76,6 @@ fn starts_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 }
 
 impl Alert {
-    /// The alert that has this key.
     pub fn of(key: AlertKey, status: AlertStatus) -> Self {
         let AlertKey { labels, starts_at, fingerprint, summary } = key;
         let annotations = Labels::from([("summary".to_owned(), summary)]);

@@ -79,6 +79,20 @@ pub fn from_text<'de, D: Deserializer<'de>, T, E: Display>(
     deserializer.deserialize_str(Text { expecting, parse, blank, error: PhantomData })
 }
 
+/// A type that is read by [`from_text`].
+#[macro_export]
+macro_rules! read_from_text {
+    ($type:ty, $expecting:expr, $parse:expr, $blank:expr) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::check::from_text(deserializer, $expecting, $parse, $blank)
+            }
+        }
+    };
+}
+
+pub use crate::read_from_text;
+
 struct Text<T, E> {
     expecting: &'static str,
     parse: fn(&str) -> Result<T, E>,

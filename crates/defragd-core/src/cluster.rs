@@ -183,7 +183,7 @@ pub struct Alarm {
 }
 
 /// Why a fact is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum UnknownKind {
@@ -240,7 +240,6 @@ impl Unknown {
 /// Something observed, or why it could not be observed.
 pub type Fact<T> = Result<T, Unknown>;
 
-/// All that was observed of one member.
 #[derive(Clone, Debug)]
 pub struct MemberFacts {
     pub member: Member,

@@ -4,10 +4,10 @@ use std::fmt;
 
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use thiserror::Error;
 
-use crate::check::{TEXT, from_text};
+use crate::check::{TEXT, read_from_text};
 
 /// A longer pattern is a program.
 const MAX_PATTERN_BYTES: usize = 1_000;
@@ -41,11 +41,7 @@ struct Span {
     last: u16,
 }
 
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, TEXT, span, Self::default)
-    }
-}
+read_from_text!(Span, TEXT, span, Self::default);
 
 impl Default for Statuses {
     fn default() -> Self {

@@ -177,7 +177,7 @@ impl Ledger {
         emergency: bool,
         now: Timestamp,
     ) -> Vec<HoldView> {
-        let request = Request { cluster: String::new(), trigger, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("", trigger);
         let next = RunView::accepted(RunId(i64::MAX), now, request);
         let holds = self.holds(run.unwrap_or(&next), policy, emergency, now);
         holds.filter_map(Hold::reason).map(|reason| self.hold_view(reason)).collect()
@@ -242,7 +242,7 @@ impl Ledger {
             _ => firing.iter().map(|(key, _)| key.clone()).collect(),
         };
         // The approval that the next run will need is no hold yet.
-        let request = Request { cluster: String::new(), trigger, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("", trigger);
         let mut run = RunView::accepted(RunId(i64::MAX), now, request);
         if policy.mode == Mode::Approve {
             run.approved = Some(Approval { by: String::new(), at: now });

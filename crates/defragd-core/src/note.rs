@@ -101,6 +101,15 @@ pub struct StandingRequest {
     pub work: EarlierWork,
 }
 
+impl StandingRequest {
+    /// What alerts or due times want that no operator has approved.
+    pub fn of_alerts(alerts: Vec<AlertKey>) -> Self {
+        let is_due = alerts.iter().all(|key| key.due().is_some());
+        let trigger = if is_due { Trigger::Schedule } else { Trigger::Alert };
+        Self { trigger, alerts, members: Vec::new(), approved_by: None, work: EarlierWork::default() }
+    }
+}
+
 /// What the earlier attempts at a request have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierWork {

@@ -26,7 +26,7 @@ fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
 }
 
 fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> RunView {
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+    let request = Request::new("a", Trigger::Alert);
     RunView {
         started_at: Some(at(ended)),
         finished_at: Some(at(ended)),

@@ -3,12 +3,11 @@
 //! A member list contains what was once configured on the members. It fills in hosts, and never a scheme, a port or a
 //! path.
 
-use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use url::{ParseError, Url};
 
 use super::{
-    check::{TEXT, from_text},
+    check::{TEXT, read_from_text},
     cluster::MemberFacts,
 };
 
@@ -63,11 +62,7 @@ pub enum NoPage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageUrl(String);
 
-impl<'de> Deserialize<'de> for PageUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, TEXT, Self::parse, || Self("https://".to_owned()))
-    }
-}
+read_from_text!(PageUrl, TEXT, Self::parse, || Self("https://".to_owned()));
 
 impl PageUrl {
     pub fn parse(text: &str) -> Result<Self, BadPageUrl> {

@@ -121,7 +121,6 @@ pub struct PlannedMember {
     /// What its turn waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<Reason>,
-    /// Whether leadership is transferred first.
     pub transfer_first: bool,
     /// How long it will be unavailable; `None` if it is skipped.
     pub expected: Option<Estimate>,

@@ -19,7 +19,6 @@ use super::{
     story, version, wire,
 };
 
-/// One member of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanStep {
     #[serde(flatten)]
@@ -74,7 +73,6 @@ pub struct PlanView {
     pub warnings: Vec<String>,
 }
 
-/// What a plan is made from.
 #[derive(Clone, Debug)]
 pub struct PlanInputs<'a> {
     pub cluster: &'a str,

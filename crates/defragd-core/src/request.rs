@@ -1,11 +1,6 @@
 //! A request for a run: what made it, and the alerts behind it. [`super::history`] is the way to it.
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeMap,
-    fmt,
-    hash::{Hash, Hasher},
-};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -94,12 +89,6 @@ impl Ord for AlertKey {
     }
 }
 
-impl Hash for AlertKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.identity().hash(state);
-    }
-}
-
 impl AlertKey {
     /// Alerts of a request that are recorded with labels; an operator reads no more.
     pub const MOST_DESCRIBED: usize = 20;
@@ -126,8 +115,7 @@ impl AlertKey {
     /// The same without what people read of it.
     #[must_use]
     pub fn bare(&self) -> Self {
-        let (fingerprint, starts_at) = (self.fingerprint.clone(), self.starts_at.clone());
-        Self { fingerprint, starts_at, labels: Labels::new(), summary: String::new() }
+        Self { labels: Labels::new(), summary: String::new(), ..self.clone() }
     }
 
     /// The same alerts with at most as many described as a request that has these already has room for.
@@ -183,6 +171,24 @@ pub struct Request {
 }
 
 impl Request {
+    /// Without alerts, for all members.
+    pub fn new(cluster: impl Into<String>, trigger: Trigger) -> Self {
+        Self { cluster: cluster.into(), trigger, alerts: Vec::new(), members: Vec::new() }
+    }
+
+    /// Makes it an operator's, who wants these members defragmented, or all of them if there are none. What its alerts
+    /// want besides is left to the next run, unless an operator has requested or approved that, too.
+    pub fn join_operators(&mut self, members: Vec<String>, is_approved: bool) {
+        let covers_all = self.members.is_empty() && (self.trigger == Trigger::Manual || is_approved);
+        if covers_all || members.is_empty() {
+            self.members.clear();
+        } else {
+            let new: Vec<_> = members.into_iter().filter(|member| !self.members.contains(member)).collect();
+            self.members.extend(new);
+        }
+        self.trigger = Trigger::Manual;
+    }
+
     /// Adds alerts that it does not have yet.
     pub fn join(&mut self, alerts: Vec<AlertKey>) {
         for key in alerts {

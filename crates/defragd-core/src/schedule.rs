@@ -20,11 +20,11 @@ use jiff::{
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::{
-    check::{TEXT, from_text},
+    check::{TEXT, read_from_text},
     window,
 };
 
@@ -77,12 +77,7 @@ struct Fields {
     each: Vec<Cron>,
 }
 
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse = |text: &str| Self::parse(text).map_err(|error| format!("{text:?} {error}"));
-        from_text(deserializer, TEXT, parse, Self::default)
-    }
-}
+read_from_text!(Fields, TEXT, |text| Self::parse(text).map_err(|error| format!("{text:?} {error}")), Self::default);
 
 impl Fields {
     fn parse(text: &str) -> Result<Self, BadLine> {

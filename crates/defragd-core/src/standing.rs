@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     backoff,
     cluster::MemberId,
-    history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+    history::{AlertKey, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
     ledger::{Ledger, after, counts_for_the_day, has_been},
     note::{EarlierWork, StandingRequest},
     reason::Reason,
@@ -29,10 +29,36 @@ pub struct NextAttempt {
     /// An operator's run is continued as such.
     pub trigger: Trigger,
     pub alerts: Vec<AlertKey>,
-    /// As in [`Request`](super::history::Request).
+    /// As in [`Request`].
     pub members: Vec<String>,
     /// Who approved the last run. The approval covers the next run, unless the last one failed.
     pub approved_by: Option<String>,
+}
+
+impl NextAttempt {
+    /// Whether the request has all that is wanted.
+    pub fn covers(&self, wanted: &StandingRequest) -> bool {
+        wanted.approved_by.is_none() && wanted.alerts.iter().all(|key| self.alerts.contains(key))
+    }
+
+    /// The same request, joined by another one. What an operator requested or approved stays so: see
+    /// [`Request::join_operators`].
+    #[must_use]
+    pub fn joined_by(self, wanted: StandingRequest) -> StandingRequest {
+        let is_operators = self.trigger == Trigger::Manual;
+        // An approval for alerts that are resolved, of which only the comparison is left, is not one for later alerts.
+        let approved_by = self.approved_by.filter(|_| is_operators || !self.alerts.is_empty());
+        let Self { trigger, alerts, members, .. } = self;
+        let mut request = Request { cluster: String::new(), trigger, alerts, members };
+        request.join(wanted.alerts);
+        if wanted.trigger == Trigger::Manual {
+            request.join_operators(wanted.members, approved_by.is_some());
+        } else if !is_operators {
+            request.trigger = wanted.trigger;
+        }
+        let Request { trigger, alerts, members, .. } = request;
+        StandingRequest { trigger, alerts, members, approved_by: approved_by.or(wanted.approved_by), work: wanted.work }
+    }
 }
 
 impl Ledger {

@@ -213,3 +213,41 @@ fn an_offer_stands_as_long_as_the_request_that_decides_its_due_time() {
     let cancelled = Cancellation { by: "ann".to_owned(), reason: String::new() };
     assert_eq!(answer(&[&RunView { cancelled: Some(cancelled), ..later }], None), over(1));
 }
+
+#[test]
+fn what_joins_a_request_between_two_attempts_leaves_what_an_operator_wanted() {
+    let broken_off = |trigger, members: &[&str]| {
+        let approved = Some(Approval { by: "ann".to_owned(), at: at(0.0) });
+        let mut run = RunView { approved, ..run(trigger, 0.0, snapshot_open(), true) };
+        run.request.members = members.iter().map(ToString::to_string).collect();
+        run
+    };
+    let next = |run: &RunView| ledger(vec![run.clone()]).next_attempt(at(0.0)).expect("it stands");
+    let by_alert = || StandingRequest::of_alerts(keys(&["1", "2"]));
+    let is = |joined: StandingRequest| {
+        assert_eq!(joined.alerts, keys(&["1", "2"]));
+        (joined.trigger, joined.members, joined.approved_by)
+    };
+    let ann = || Some("ann".to_owned());
+    let some = broken_off(Trigger::Manual, &["etcd-2"]);
+    assert!(next(&some).covers(&StandingRequest::of_alerts(keys(&["1"]))) && !next(&some).covers(&by_alert()));
+    assert_eq!(is(next(&some).joined_by(by_alert())), (Trigger::Manual, some.request.members.clone(), ann()));
+    let approved = broken_off(Trigger::Alert, &[]);
+    assert_eq!(is(next(&approved).joined_by(by_alert())), (Trigger::Alert, Vec::new(), ann()));
+    // Of a request whose alerts are resolved only the comparison was approved.
+    let compares = RunView { resolved: keys(&["1"]), uncompared: Some(true), ..approved.clone() };
+    assert_eq!(is(next(&compares).joined_by(by_alert())), (Trigger::Alert, Vec::new(), None));
+    // What another lock holder's operator requested.
+    let left = || {
+        let members = vec!["etcd-3".to_owned()];
+        let approved_by = Some("bob".to_owned());
+        StandingRequest { trigger: Trigger::Manual, members, approved_by, ..by_alert() }
+    };
+    assert!(!next(&approved).covers(&StandingRequest { alerts: keys(&["1"]), ..left() }));
+    let unapproved = RunView { approved: None, ..approved.clone() };
+    let bob = Some("bob".to_owned());
+    assert_eq!(is(next(&unapproved).joined_by(left())), (Trigger::Manual, vec!["etcd-3".to_owned()], bob));
+    assert_eq!(is(next(&approved).joined_by(left())), (Trigger::Manual, Vec::new(), ann()), "all was approved");
+    let both = vec!["etcd-2".to_owned(), "etcd-3".to_owned()];
+    assert_eq!(is(next(&some).joined_by(left())), (Trigger::Manual, both, ann()));
+}

@@ -80,7 +80,6 @@ impl ClusterActivity {
     }
 }
 
-/// What a state is derived from.
 #[derive(Clone, Copy, Debug)]
 pub struct StateFacts<'a> {
     /// Why the last observation did not reach the member list, if so, and what was observed; `None` before the first one.

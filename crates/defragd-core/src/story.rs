@@ -16,7 +16,6 @@ use super::{
     verify::{HashVerdict, Verification},
 };
 
-/// An entry in one line.
 pub fn line(entry: &Entry) -> String {
     match entry {
         Entry::Accepted(request) if !request.members.is_empty() => {
@@ -34,8 +33,8 @@ pub fn line(entry: &Entry) -> String {
         Entry::Resolved { alerts } => format!("{} resolved", count(alerts.len(), "alert")),
         Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
         Entry::Cancelled(Cancellation { by, reason }) => format!("cancelled by {by}: {reason}"),
-        Entry::Approved { by, requested: true } => format!("requested by {by}, too"),
-        Entry::Approved { by, requested: false } => format!("approved by {by}"),
+        Entry::Approved { by, requested: true, .. } => format!("requested by {by}, too"),
+        Entry::Approved { by, requested: false, .. } => format!("approved by {by}"),
         Entry::Forwarded(to) => format!("forwarded to {}, which has it as run {}", to.holder.name, to.run),
         Entry::Started { mode, term: None, .. } => format!("started in mode {}", mode.label()),
         Entry::Started { mode, term: Some(term), .. } => format!("started in mode {}, under term {term}", mode.label()),

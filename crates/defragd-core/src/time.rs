@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::check::{self, from_text};
+use super::check::{self, read_from_text};
 
 /// Like `90s`, `1h30m`, `2d` or `1w`: days have 24 hours here, as they have for Prometheus. Never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,11 +62,7 @@ impl Serialize for Time {
     }
 }
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, check::TIME, str::parse, Self::default)
-    }
-}
+read_from_text!(Time, check::TIME, str::parse, Self::default);
 
 /// A key that is a duration, written as a [`Time`].
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use strum::{EnumIter, EnumString};
+
 use super::cluster::ClusterFacts;
 
 /// `major.minor.patch` of a server.
@@ -142,13 +144,14 @@ pub fn of_cluster(facts: &ClusterFacts) -> Vec<String> {
 
 /// RPCs that only read, and whose required permission differs between releases. All others that defragd sends need root
 /// in every release, as Defragment does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, EnumString)]
 pub enum ReadRpc {
     /// Without it a cluster cannot be observed.
     MemberList,
     /// Without it a member cannot be measured.
     Status,
     /// Lists the armed alarms; a run needs it.
+    #[strum(serialize = "Alarm")]
     AlarmList,
 }
 
@@ -163,17 +166,6 @@ pub enum Caller {
 }
 
 impl ReadRpc {
-    pub const ALL: [Self; 3] = [Self::MemberList, Self::Status, Self::AlarmList];
-
-    /// The name in errors and documentation.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::MemberList => "MemberList",
-            Self::Status => "Status",
-            Self::AlarmList => "Alarm",
-        }
-    }
-
     /// From which version on who may call it, oldest first. A minor version that is not listed is like the one before.
     ///
     /// CVE-2026-33413 restricted them (3.4.42, 3.5.28, 3.6.9), and later releases opened them to users again. For 3.4
@@ -229,6 +221,8 @@ impl ReadRpc {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[test]
@@ -312,8 +306,8 @@ mod tests {
         assert_eq!(ReadRpc::MemberList.root_only_in(), "3.4.42 and later 3.4, 3.5.28, 3.6.9");
         assert_eq!(ReadRpc::Status.root_only_in(), "3.4.42 and later 3.4, 3.5.28 to 3.5.31, 3.6.0 to 3.6.11");
         let page = include_str!("../../../docs/configuration.md").replace('\n', " ");
-        for rpc in ReadRpc::ALL {
-            assert!(page.contains(&rpc.root_only_in()), "docs/configuration.md: {}", rpc.name());
+        for rpc in ReadRpc::iter() {
+            assert!(page.contains(&rpc.root_only_in()), "docs/configuration.md: {rpc:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use super::check::{At, TEXT, from_text};
+use super::check::{At, TEXT, from_text, read_from_text};
 
 /// How far to search for an opening. A window occurs at least weekly, unless a change of the clock skips it.
 const HORIZON_DAYS: i32 = 22;
@@ -54,11 +54,7 @@ enum BadWindow {
     TimeZone(String),
 }
 
-impl<'de> Deserialize<'de> for Day {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, TEXT, Self::parse, || Self(Weekday::Monday))
-    }
-}
+read_from_text!(Day, TEXT, Self::parse, || Self(Weekday::Monday));
 
 impl Day {
     fn parse(text: &str) -> Result<Self, BadWindow> {
@@ -101,7 +97,6 @@ fn clock(text: &str) -> Result<Time, BadWindow> {
     time.ok_or_else(|| BadWindow::Clock(text.to_owned()))
 }
 
-/// A time zone by its name.
 pub(super) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TimeZone, D::Error> {
     let parse = |name: &str| {
         // The bundled database: the same result on every machine, even without an installed one.

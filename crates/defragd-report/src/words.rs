@@ -179,8 +179,7 @@ pub(crate) fn date(seconds: i64) -> String {
 }
 
 fn moment(seconds: i64) -> String {
-    Timestamp::from_second(seconds)
-        .map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
+    Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), story::time)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds of some years")]

@@ -83,8 +83,8 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, etcd_user: &EtcdUser, said: 
             format!("{rpc}: etcd no longer knows the login of {user} ({said}); logging in again")
         }
         _ => {
-            let read = ReadRpc::ALL.into_iter().find(|read| read.name() == rpc);
-            let also = read.map_or(String::new(), |read| format!(" and {rpc} in {}", read.root_only_in()));
+            let also = rpc.parse().map(|read: ReadRpc| format!(" and {rpc} in {}", read.root_only_in()));
+            let also = also.unwrap_or_default();
             format!(
                 "{rpc} was denied to {user} ({said}): defragd needs the root role, as Defragment does in every \
                 version{also}: `etcdctl user grant-role {name} root`"

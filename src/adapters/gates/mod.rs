@@ -50,7 +50,6 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A failed call as a reading.
 fn failure(error: &CallError, began: Instant) -> Reading {
     let reading = Reading::fail(error.to_string()).with("latency_ms", millis(began.elapsed()));
     match error {

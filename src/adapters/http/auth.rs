@@ -213,7 +213,6 @@ impl AccessPolicy {
         }
     }
 
-    /// Whether this is the token for actions.
     pub(super) fn is_order_token(&self, shown: &str) -> bool {
         self.token_for(ProtectedAction::Order).is_some_and(|token| token.is(shown.as_bytes()))
     }

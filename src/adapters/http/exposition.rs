@@ -83,7 +83,6 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Whether an `Accept-Encoding` header accepts gzip.
 fn takes_gzip(accept_encoding: &str) -> bool {
     accept_encoding.split(',').filter_map(Range::parse).any(|range| range.kind == "gzip" && range.weight > 0.0)
 }

@@ -114,7 +114,6 @@ pub(super) fn new_id() -> String {
     hex(&random())
 }
 
-/// Bytes as text.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a String does not fail.

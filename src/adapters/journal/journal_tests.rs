@@ -23,7 +23,7 @@ fn open(dir: &Path) -> SqliteJournal {
 }
 
 fn request() -> Request {
-    Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new(), members: Vec::new() }
+    Request::new("a", Trigger::Manual)
 }
 
 async fn ended(journal: &SqliteJournal, cluster: &str, outcome: Outcome) -> RunId {
@@ -108,7 +108,7 @@ async fn actions_and_approvals_are_there_after_reopening_and_clusters_are_kept_a
     journal.accept(Request { cluster: "b".to_owned(), ..request() }).await.expect("accepted");
     let alerts = vec![AlertKey::new("f".to_owned(), "t")];
     journal.append(run, Entry::Joined { alerts: alerts.clone() }).await.expect("written");
-    journal.append(run, Entry::Approved { by: "ann".to_owned(), requested: false }).await.expect("written");
+    journal.append(run, Entry::approved("ann".to_owned())).await.expect("written");
     journal.append(run, Entry::Resolved { alerts: alerts.clone() }).await.expect("written");
     let pause = Order::Pause { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
     journal.order("a", pause.clone()).await.expect("written");

@@ -43,6 +43,8 @@ const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 /// The pause between two steps of [`SqliteJournal::prune`], in which runs can use the journal.
 const STEP_INTERVAL: Duration = Duration::from_millis(20);
+/// An open reader, such as a backup, is waited for so often and so long; after that, the next deletion shrinks the file.
+const READER_WAITS: (u32, Duration) = (60, Duration::from_secs(1));
 
 /// What went wrong in a read or a write.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -133,12 +135,15 @@ impl SqliteJournal {
             }
             tokio::time::sleep(STEP_INTERVAL).await;
         }
-        let adopted = self.blocking(|connection| {
-            schema::lacks_vacuum(connection)?.then(|| schema::adopt_vacuum(connection)).transpose()
-        });
-        adopted.await.map_err(write_error)?;
+        self.blocking(|connection| schema::adopt_vacuum(connection)).await.map_err(write_error)?;
         while self.blocking(|connection| retention::shrink(connection)).await.map_err(write_error)? {
             tokio::time::sleep(STEP_INTERVAL).await;
+        }
+        for _ in 0..READER_WAITS.0 {
+            if self.blocking(|connection| retention::checkpoint(connection)).await.map_err(write_error)? {
+                break;
+            }
+            tokio::time::sleep(READER_WAITS.1).await;
         }
         Ok(gone)
     }

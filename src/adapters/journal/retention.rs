@@ -29,7 +29,6 @@ const ORDERS_OF_A_CLUSTER: i64 = 1_000;
 pub struct Retention {
     /// Older runs are deleted.
     pub age: Duration,
-    /// Runs kept for each cluster.
     pub runs_of_a_cluster: u32,
     /// Bytes. The oldest runs of a larger journal are deleted.
     pub size: u64,
@@ -75,15 +74,19 @@ pub(super) fn cut_size(retention: &Retention) -> u64 {
     size
 }
 
-/// Returns free pages to the file system; `true` if more are left.
+/// Returns free pages to the file system; `true` if more are left. The file shrinks at the next complete [`checkpoint`].
 pub(super) fn shrink(connection: &Connection) -> rusqlite::Result<bool> {
     connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_A_STEP})"))?;
-    let left: u32 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    if left == 0 {
-        // The file shrinks at a checkpoint. An open reader delays that to a later one.
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    }
-    Ok(left > 0)
+    connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, u32>(0)).map(|left| left > 0)
+}
+
+/// Moves the write-ahead log into the file; `false` if an open reader still needs a part of it.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
+    // The other kinds wait for the readers, and every write would wait with them.
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (busy, pages, moved): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(!busy && moved == pages)
+    })
 }
 
 /// Checks only the oldest runs: numbers are assigned in order.

@@ -97,14 +97,10 @@ pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), Journa
     check(connection, path)
 }
 
-/// Whether the journal needs [`adopt_vacuum`] before it can return space.
-pub(super) fn lacks_vacuum(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0)).map(|mode| mode != 2)
-}
-
 /// Rewrites a journal from before version 3 so that it can return space.
 pub(super) fn adopt_vacuum(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+    let is_incremental = connection.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0))? == 2;
+    if is_incremental { Ok(()) } else { connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM") }
 }
 
 /// Rejects a file that is not a journal, or is newer than this program. [`super::SqliteJournal::verify`] checks the

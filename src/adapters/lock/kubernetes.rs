@@ -9,13 +9,12 @@
 //! A renewal is a write to the etcd behind the API server. If that is the etcd that defragd manages, then under NOSPACE
 //! no renewal succeeds, and no replica may act when it is needed most: use the kind `etcd` there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
+use axum::http::Method;
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
-use kube::client::Body;
 use parking_lot::Mutex as SyncMutex;
 use serde_json::{Value, json};
 use tokio::{
@@ -24,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    adapters::gates::kubernetes::Connection,
+    adapters::gates::kubernetes::{ApiError, Connection, answer, micro_time},
     core::{
         cluster::{Fact, Unknown, UnknownKind},
         lock::{Holder, LockAnswer, Term},
@@ -35,7 +34,7 @@ use crate::{
 /// Limit of one call. A healthy API server answers within milliseconds.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// The token of a service account is replaced regularly.
-const CLIENT_FOR: Duration = Duration::from_mins(5);
+const CONNECTION_FOR: Duration = Duration::from_mins(5);
 /// A Lease has some hundred bytes, and a note some kilobytes.
 const MAX_BODY_BYTES: usize = 2 << 20;
 /// The holder, as JSON.
@@ -48,7 +47,7 @@ pub struct KubernetesLock {
     candidate: LockCandidate,
     /// Different in each process: two replicas with the same name must not mistake each other's Lease for their own.
     identity: String,
-    client: SyncMutex<Option<(kube::Client, Instant)>>,
+    connection: SyncMutex<Option<(Arc<Connection>, Instant)>>,
     /// Our own calls must not conflict with each other.
     seen: Mutex<Option<(Value, Instant)>>,
 }
@@ -61,24 +60,18 @@ impl KubernetesLock {
         let _ = rand::fill(&mut random);
         let suffix = u64::from_be_bytes(random);
         let identity = format!("{}_{suffix:016x}", candidate.me.name);
-        Self { keys, candidate, identity, client: SyncMutex::default(), seen: Mutex::default() }
+        Self { keys, candidate, identity, connection: SyncMutex::default(), seen: Mutex::default() }
     }
 
-    async fn client(&self) -> Fact<kube::Client> {
-        let known = self
-            .client
-            .lock()
-            .as_ref()
-            .filter(|(_, made)| made.elapsed() < CLIENT_FOR)
-            .map(|(client, _)| client.clone());
-        if let Some(client) = known {
-            return Ok(client);
+    async fn connection(&self) -> Fact<Arc<Connection>> {
+        let known = self.connection.lock().clone().filter(|(_, opened)| opened.elapsed() < CONNECTION_FOR);
+        if let Some((connection, _)) = known {
+            return Ok(connection);
         }
         let (kubeconfig, context) = (self.keys.kubeconfig.as_deref(), self.keys.context.as_deref());
-        let opened = Connection::open(kubeconfig, context, CALL_LIMIT).await;
-        let client = opened.map_err(|error| Unknown::new(UnknownKind::Other, error.to_string()))?.client;
-        *self.client.lock() = Some((client.clone(), Instant::now()));
-        Ok(client)
+        let connection = Arc::new(Connection::open(kubeconfig, context, CALL_LIMIT).await?);
+        *self.connection.lock() = Some((Arc::clone(&connection), Instant::now()));
+        Ok(connection)
     }
 
     /// A name that the API server accepts; changed names get a hash, so that they stay distinct.
@@ -99,58 +92,47 @@ impl KubernetesLock {
     }
 
     /// One call; the status and the JSON of its answer.
-    async fn call(&self, method: &str, body: Option<&Value>) -> Fact<(u16, Value)> {
-        let sent = timeout(CALL_LIMIT, self.send(method, body)).await;
+    async fn call(&self, method: Method, lease: Option<&Value>) -> Fact<(u16, Value)> {
+        let sent = timeout(CALL_LIMIT, self.send(method, lease)).await;
         let answer = sent.unwrap_or_else(|_| Err(Unknown::timed_out("the API server", CALL_LIMIT)));
-        if !matches!(answer, Ok((200 | 201 | 404 | 409, _))) {
+        if answer.is_err() {
             // Its credentials may be old.
-            *self.client.lock() = None;
+            *self.connection.lock() = None;
         }
-        match answer? {
-            (200 | 201, json) if json["kind"] != "Lease" => Err(other("the API server did not answer with a Lease")),
-            (code @ (200 | 201 | 404 | 409), json) => Ok((code, json)),
-            (code, json) => {
-                let said: String = json["message"].as_str().unwrap_or_default().chars().take(240).collect();
-                let kind = if matches!(code, 401 | 403) { UnknownKind::Denied } else { UnknownKind::Other };
-                Err(Unknown::new(kind, format!("the API server answered {code}: {said}")))
-            }
-        }
+        answer
     }
 
-    async fn send(&self, method: &str, body: Option<&Value>) -> Fact<(u16, Value)> {
-        let client = self.client().await?;
-        let namespace = self.keys.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    async fn send(&self, method: Method, lease: Option<&Value>) -> Fact<(u16, Value)> {
+        let connection = self.connection().await?;
+        let namespace = self.keys.namespace.as_deref().unwrap_or_else(|| connection.client.default_namespace());
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if namespace.is_empty() || !namespace.chars().all(fits) {
             return Err(other("lock.kubernetes.namespace is not a valid namespace name"));
         }
         let mut path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
-        if method != "POST" {
+        if method != Method::POST {
             path = format!("{path}/{}", self.name());
         }
-        let request = axum::http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .body(Body::from(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()))
-            .map_err(|error| other(&error.to_string()))?;
-        let unreachable = |detail: String| Unknown::new(UnknownKind::Unreachable, detail);
-        let answer = client.send(request).await.map_err(|error| unreachable(words(&error)))?;
-        let code = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await;
-        let body = body.map_err(|error| unreachable(error.to_string()))?.to_bytes();
-        Ok((code, serde_json::from_slice(&body).unwrap_or_default()))
+        let (code, body) = connection.send_json(method, &path, lease, MAX_BODY_BYTES, "a Lease").await?;
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        match code {
+            200 | 201 if json["kind"] != "Lease" => Err(other("the API server did not answer with a Lease")),
+            200 | 201 | 404 | 409 => Ok((code, json)),
+            _ => {
+                let task = format!("read and write leases in the namespace {namespace}");
+                Err(answer(code, &body, &connection, &task).into())
+            }
+        }
     }
 
     async fn get(&self) -> Fact<Option<Value>> {
-        let (code, lease) = self.call("GET", None).await?;
+        let (code, lease) = self.call(Method::GET, None).await?;
         Ok((code == 200).then_some(lease))
     }
 
     /// Writes the changed Lease; fails if another replica has changed it since it was read.
     async fn put(&self, lease: &Value) -> Fact<Value> {
-        match self.call("PUT", Some(lease)).await? {
+        match self.call(Method::PUT, Some(lease)).await? {
             (200 | 201, lease) => Ok(lease),
             _ => Err(other("another replica has changed the Lease")),
         }
@@ -163,7 +145,7 @@ impl KubernetesLock {
             "metadata": { "name": self.name(), "annotations": { HOLDER: json!(self.candidate.me).to_string() } },
             "spec": self.spec(1, &now(), &now()),
         });
-        match self.call("POST", Some(&lease)).await? {
+        match self.call(Method::POST, Some(&lease)).await? {
             (200 | 201, lease) => Ok(lease),
             (404, _) => Err(other("the namespace of the Lease does not exist")),
             _ => Err(other("another replica has created the Lease")),
@@ -281,16 +263,18 @@ fn transitions(spec: &Value) -> u64 {
     spec["leaseTransitions"].as_u64().unwrap_or(0)
 }
 
-/// As Kubernetes writes a `MicroTime`.
 fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    micro_time(Timestamp::now())
 }
 
-/// The client library's text without detailed causes: those may quote credentials.
-fn words(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Auth(_) => "the credentials cannot be used".to_owned(),
-        other => other.to_string(),
+impl From<ApiError> for Unknown {
+    fn from(error: ApiError) -> Self {
+        let kind = match error {
+            ApiError::Unreachable { .. } | ApiError::TimedOut { .. } => UnknownKind::Unreachable,
+            ApiError::Unauthorized { .. } | ApiError::Denied { .. } => UnknownKind::Denied,
+            _ => UnknownKind::Other,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

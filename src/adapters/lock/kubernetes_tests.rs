@@ -1,12 +1,10 @@
 //! Against a server that stores one Lease like the real one: with `resourceVersion` and conflicts.
 //! `tests/e2e/lock_stores.rs` checks the same against a real API server, if there is one.
 
-use std::sync::Arc;
-
 use axum::{
     Json, Router,
     extract::State,
-    http::{Method, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 

@@ -1,7 +1,7 @@
 //! How to talk to a server: one request on a separate connection, with everything that it needs read from its files at
 //! that moment.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use reqwest::{
     Client, Method, StatusCode,
@@ -18,6 +18,8 @@ use super::{
 };
 use crate::adapters::{causes::chain, tls};
 
+/// Long enough for an overloaded server, short enough for an operator at a terminal.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// As many as any reasonable site needs.
 const MAX_REDIRECTS: usize = 5;
 /// Our name in the servers' logs.
@@ -58,6 +60,11 @@ impl ClientSettings {
     /// Without redirects.
     pub fn new(credentials: Credentials, tls: ClientTls, timeout: Duration) -> Self {
         Self { credentials, tls, timeout, follow_redirects: false }
+    }
+
+    /// Of a command's flags.
+    pub fn of_flags(token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Self {
+        Self::new(Credentials::bearer(token_file), ClientTls { ca_file, ..ClientTls::default() }, DEADLINE)
     }
 
     /// Whether the TLS files are usable. Blocks while they are read.

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use url::Url;
 
-use super::{CallError, ClientSettings, Remote, Secrets, excerpt, shown};
+use super::{CallError, ClientSettings, MAX_ANSWER_BYTES, Remote, Secrets, excerpt, shown};
 use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
 
 /// Thousands of alerts fit in.
@@ -38,7 +38,7 @@ struct Status {
 impl Alertmanager {
     /// At this address, with its route prefix if it has one.
     pub fn new(url: &str, token_file: Option<PathBuf>, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
-        Ok(Self { remote: Remote::plain(url, token_file, ca_file.cloned())? })
+        Ok(Self { remote: Remote::new(url, ClientSettings::of_flags(token_file, ca_file.cloned()), MAX_ANSWER_BYTES)? })
     }
 
     /// The same for a check, with everything that is needed to reach it.

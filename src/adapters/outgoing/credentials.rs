@@ -26,7 +26,6 @@ impl fmt::Debug for Secrets {
 }
 
 impl Credentials {
-    /// A bearer token, or no credentials.
     pub fn bearer(token_file: Option<PathBuf>) -> Self {
         Self { bearer_token_file: token_file, ..Self::default() }
     }

@@ -1,29 +1,26 @@
 //! A running defragd, for `defragd approve`, `pause`, `resume` and `health`.
 
-use std::path::PathBuf;
-
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{CallError, ClientSettings, Remote, excerpt, shown};
+use super::{CallError, ClientSettings, MAX_ANSWER_BYTES, Remote, excerpt, shown};
 
 /// How the answers of both health pages begin: other programs have pages of these names, too.
 const HEALTHY: &str = "defragd is ";
 /// The answers are one line.
 const MAX_HEALTH_BYTES: usize = 4 << 10;
 
-/// Sends actions to a running defragd.
+/// Asks a running defragd, and sends it actions.
 pub struct ControlClient {
     remote: Remote,
 }
 
 impl ControlClient {
-    /// For the server at this address. The token is read when an action is sent.
-    pub fn new(server: &str, token_file: Option<&PathBuf>, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
-        Ok(Self { remote: Remote::plain(server, token_file.cloned(), ca_file.cloned())? })
+    /// For the server at this address. Checks the TLS files; the credentials are read when they are needed.
+    pub fn new(server: &str, access: ClientSettings) -> Result<Self, CallError> {
+        Ok(Self { remote: Remote::new(server, access, MAX_ANSWER_BYTES)? })
     }
 
-    /// Posts an action.
     pub async fn post(&self, path: [&str; 3], body: &Value) -> Result<Value, CallError> {
         self.call(Method::POST, &path, Some(body)).await
     }
@@ -40,24 +37,8 @@ impl ControlClient {
         Ok(self.remote.call(Method::GET, &url, None).await?.json)
     }
 
-    async fn call(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CallError> {
-        Ok(self.remote.call(method, &self.remote.api(path)?, body).await?.json)
-    }
-}
-
-/// Checks the health of a running defragd.
-pub struct HealthClient {
-    remote: Remote,
-}
-
-impl HealthClient {
-    /// For the server at this address. Checks the TLS files.
-    pub fn new(server: &str, access: ClientSettings) -> Result<Self, CallError> {
-        Ok(Self { remote: Remote::new(server, access, MAX_HEALTH_BYTES)? })
-    }
-
     /// The text of a health page of defragd, if it answers 200.
-    pub async fn ask(&self, page: &str) -> Result<String, CallError> {
+    pub async fn health(&self, page: &str) -> Result<String, CallError> {
         let url = self.remote.url(page)?;
         let answer = self.remote.access.ask(Method::GET, &url, None, MAX_HEALTH_BYTES).await?;
         let said = excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body)));
@@ -68,5 +49,9 @@ impl HealthClient {
             }
             status => Err(CallError::Refused { url: shown(&url), status, detail: said, reason: None }),
         }
+    }
+
+    async fn call(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CallError> {
+        Ok(self.remote.call(method, &self.remote.api(path)?, body).await?.json)
     }
 }

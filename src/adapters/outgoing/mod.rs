@@ -16,7 +16,7 @@ mod text;
 mod tls;
 mod url_source;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub use crate::ports::access::{ClientTls, Credentials};
 pub use access::ClientSettings;
 pub use alertmanager::Alertmanager;
 pub(in crate::adapters) use credentials::Secrets;
-pub use defragd::{ControlClient, HealthClient};
+pub use defragd::ControlClient;
 pub use notify::NotifyTarget;
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
@@ -35,8 +35,6 @@ pub use shards::HttpShards;
 pub(in crate::adapters) use text::{detail, excerpt, redirect_target, shown};
 pub(in crate::adapters) use url_source::UrlSource;
 
-/// Long enough for an overloaded server, short enough for an operator at a terminal.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Enough for thousands of alerts; not for another page that never ends.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
@@ -100,12 +98,6 @@ pub(in crate::adapters) struct Heard {
 }
 
 impl Remote {
-    /// At this address, for our own commands.
-    fn plain(url: &str, token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, CallError> {
-        let tls = ClientTls { ca_file, ..ClientTls::default() };
-        Self::new(url, ClientSettings::new(Credentials::bearer(token_file), tls, DEADLINE), MAX_ANSWER_BYTES)
-    }
-
     /// Checks the URL and the TLS files; the credentials are read when they are needed.
     pub(in crate::adapters) fn new(
         url: &str,

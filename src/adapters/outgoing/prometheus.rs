@@ -17,7 +17,6 @@ const MAX_PIECE_POINTS: i64 = 1_000;
 /// Some 800 MiB in memory: beyond that, the range must be shorter or the step longer.
 const MAX_SAMPLES: usize = 50_000_000;
 
-/// The labels of a series.
 pub type SeriesLabels = BTreeMap<String, String>;
 /// Series by their labels; their samples by seconds since 1970.
 pub type RangeSeries = BTreeMap<SeriesLabels, Vec<(i64, f64)>>;

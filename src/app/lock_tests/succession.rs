@@ -97,3 +97,46 @@ async fn what_was_due_while_no_replica_held_the_lock_is_requested_by_the_success
     assert_eq!(second.runs().await[0].request.trigger, Trigger::Schedule);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_recorded_days_ahead_hides_from_the_successor_nothing_that_is_due() {
+    let world = World { schedule: due_at_five_past(), ..World::new(etcd()) };
+    let first = world.start_with("one", shared_recorded_at(1, "2026-11-26T00:00:00Z"), Mode::Enforce);
+    sleep(S).await;
+    let second = world.start("two");
+    first.ask("1").await;
+    sleep(S * 254).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    first.kill();
+    sleep(S * 600).await;
+    assert_eq!(second.runs().await.iter().map(|run| run.request.trigger).collect::<Vec<_>>(), [Trigger::Schedule]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_with_an_alert_of_its_own_continues_what_an_operator_requested() {
+    for (members, order) in [(Vec::new(), [3, 3, 2, 1].as_slice()), (vec!["etcd-2".to_owned()], &[2, 2])] {
+        let (world, first, second) = both(Mode::Approve).await;
+        world.etcd.take(S * 20);
+        let run = Command::Run { members: members.clone() };
+        first.app.command("a", "ann".to_owned(), run, false).await.expect("taken");
+        world.first_defrag().await;
+        second.ask("1").await;
+        sleep(S * 3).await;
+        first.kill();
+        world.net.cut("one");
+        // The server continues by itself.
+        sleep(S * 30).await;
+        (1..=3).for_each(|member| world.etcd.set_busy(member, false));
+        sleep(S * 900).await;
+        assert_eq!(world.etcd.order(), order, "the first was cut off in the middle");
+        let run = &second.runs().await[0];
+        assert_eq!((run.request.trigger, &run.request.members), (Trigger::Manual, &members));
+        assert_eq!(run.approved.as_ref().map(|approval| approval.by.as_str()), Some("ann"));
+        if members.is_empty() {
+            assert_eq!(second.outcomes().await, [("succeeded", "")]);
+        } else {
+            assert_eq!(second.outcomes().await, [("succeeded", ""), ("open", "")]);
+            assert_eq!(second.waits_for(), Some("awaiting_approval"), "nobody has approved what else the alert wants");
+        }
+    }
+}

@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, http::Request};
+use axum::{body::Body, http::Request, response::Response};
 use http_body_util::BodyExt;
 use testkit::until;
 use tower::util::ServiceExt;
 
-use super::open;
+use super::{Site, open};
 use crate::ports::service::{Command, Service};
+
+async fn events(site: &Site) -> Response {
+    let request = Request::get("/events").body(Body::empty()).expect("a request");
+    site.router.clone().oneshot(request).await.expect("an answer")
+}
 
 #[tokio::test]
 async fn events_tell_of_changes_their_number_is_bounded_and_a_gone_reader_makes_room() {
     let site = open();
-    let ask = || async {
-        let request = Request::get("/events").body(Body::empty()).expect("a request");
-        site.router.clone().oneshot(request).await.expect("an answer")
-    };
+    let ask = || events(&site);
     let mut first = ask().await;
     assert_eq!(first.headers()["content-type"], "text/event-stream");
     let mut heard = String::new();
@@ -43,10 +45,7 @@ async fn events_tell_of_changes_their_number_is_bounded_and_a_gone_reader_makes_
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_does_not_read_loses_its_place() {
     let site = open();
-    let ask = || async {
-        let request = Request::get("/events").body(Body::empty()).expect("a request");
-        site.router.clone().oneshot(request).await.expect("an answer")
-    };
+    let ask = || events(&site);
     let lazy: Vec<_> = futures_util::future::join_all((0..64).map(|_| ask())).await;
     assert_eq!(ask().await.status(), 503);
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -65,6 +65,7 @@ async fn a_configuration_that_a_reload_rejected_is_on_the_page_until_one_is_appl
         let (status, configuration) = (site.get("/", "").await.body, site.get("/configuration", "").await.body);
         let rejected = "The configuration was rejected at 2026-11-23 00:00 UTC, and the previous one stays in effect";
         assert_eq!(status.contains(rejected), status.contains(OWN), "{status}");
+        assert!(!status.contains("check-config"), "the advice is on the other page: {status}");
         (status.contains(OWN), configuration.contains("was rejected: what follows is the previous one"))
     };
     assert_eq!(shown().await, (false, false));

@@ -203,12 +203,7 @@ async fn a_reload_leaves_clusters_alone_that_did_not_change() {
 async fn a_fleet_with_a_long_past_is_served_before_all_of_it_is_read() {
     let app = configured(&file(&[A, B]));
     let journal = &app.shared.journal;
-    let asks = |cluster: &str| history::Request {
-        cluster: cluster.to_owned(),
-        trigger: Trigger::Alert,
-        alerts: Vec::new(),
-        members: Vec::new(),
-    };
+    let asks = |cluster: &str| history::Request::new(cluster, Trigger::Alert);
     for _ in 0..RUNS_READ_FIRST {
         let run = journal.accept(asks("a")).await.expect("accepted");
         journal.append(run, Entry::Finished(Outcome::NothingToDo)).await.expect("written");

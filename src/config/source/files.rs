@@ -15,7 +15,6 @@ pub(super) struct Files {
     pub(super) dir: Option<PathBuf>,
     /// Where the paths are.
     pub(super) found: RefCell<BTreeSet<Place>>,
-    /// Where the secret URLs are.
     pub(super) secret_urls: RefCell<BTreeSet<Place>>,
 }
 

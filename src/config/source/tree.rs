@@ -49,7 +49,6 @@ pub(super) enum Kind {
     Blank,
 }
 
-/// The key of a value.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) name: String,

@@ -2,10 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer};
 use url::{ParseError, Url};
 
-use crate::core::check::from_text;
+use crate::core::check::read_from_text;
 
 /// An `http` or `https` URL of which only scheme, host and port are ever shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,17 +56,15 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for SecretUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse = |text: &str| {
-            let hint = "write it like https://10.0.0.1:6443/readyz";
-            text.parse().map_err(|error: ParseError| format!("is not a URL ({error}); {hint}"))
-        };
-        from_text(deserializer, Self::EXPECTED, parse, || {
-            Self(Url::from_directory_path("/").expect("an absolute path"))
-        })
-    }
-}
+read_from_text!(
+    SecretUrl,
+    Self::EXPECTED,
+    |text| {
+        let hint = "write it like https://10.0.0.1:6443/readyz";
+        text.parse().map_err(|error: ParseError| format!("is not a URL ({error}); {hint}"))
+    },
+    || Self(Url::from_directory_path("/").expect("an absolute path"))
+);
 
 #[cfg(test)]
 mod tests {

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::{matcher, query};
 use crate::{
     core::{
-        check::{At, TEXT, from_text},
+        check::{At, TEXT, read_from_text},
         expect::{Pattern, Samples, Statuses},
         time::{self, Time},
     },
@@ -194,15 +194,15 @@ pub struct Address {
     pub port: u16,
 }
 
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse = |text: &str| {
-            let found = host_and_port(text).map(|(host, port)| Self { host, port });
-            found.ok_or("is not HOST:PORT, like 10.0.0.1:443, example.org:443 or [2001:db8::1]:443")
-        };
-        from_text(deserializer, TEXT, parse, || Self { host: String::new(), port: 0 })
-    }
-}
+read_from_text!(
+    Address,
+    TEXT,
+    |text| {
+        let found = host_and_port(text).map(|(host, port)| Self { host, port });
+        found.ok_or("is not HOST:PORT, like 10.0.0.1:443, example.org:443 or [2001:db8::1]:443")
+    },
+    || Self { host: String::new(), port: 0 }
+);
 
 /// How often and how long a check is attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

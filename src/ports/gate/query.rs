@@ -3,7 +3,6 @@
 /// Replaced by the cluster's name in a query.
 pub(super) const CLUSTER_VARIABLE: &str = "$etcd_cluster";
 
-/// The query for this cluster.
 pub(super) fn filled(query: &str, cluster: &str) -> String {
     query.replace(CLUSTER_VARIABLE, &escaped(cluster))
 }

@@ -54,7 +54,6 @@ pub struct GateSettings {
 /// Key, kind and settings of each kind.
 macro_rules! kinds {
     ($($key:ident: $kind:ident($settings:ty),)*) => {
-        /// What a gate checks.
         #[derive(Clone, Copy, Debug)]
         pub enum GateCheck<'a> {
             $($kind(&'a $settings),)*

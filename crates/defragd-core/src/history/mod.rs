@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 
 pub use self::run_view::RunView;
 pub use super::request::{AlertKey, Labels, Request, RunId, Trigger};
@@ -152,7 +152,7 @@ pub enum RunStep {
 }
 
 /// How a run ended. Each accepted request ends in exactly one of these.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
@@ -189,10 +189,6 @@ impl Outcome {
     pub fn label(&self) -> &'static str {
         self.into()
     }
-
-    /// The values of [`Outcome::label`].
-    pub const LABELS: [&str; 8] =
-        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "mismatched", "stopped", "interrupted"];
 
     /// Whether it ended early for a reason outside the cluster: the next run continues with the remaining members.
     pub const fn is_broken_off(&self) -> bool {
@@ -238,10 +234,13 @@ pub enum Entry {
     /// An operator approved the run.
     Approved {
         by: String,
-        /// Whether the operator requested a run while this one waited: it is the operator's from here on, and does all
-        /// that is needed, whatever its alerts still want.
+        /// Whether the operator requested a run while this one waited: it is the operator's from here on, whatever its
+        /// alerts still want.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         requested: bool,
+        /// Which members the operator requested, as in [`Request`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<String>,
     },
     /// An operator cancelled the request. Also recorded after the end of a run that is to be retried.
     Cancelled(Cancellation),
@@ -272,6 +271,13 @@ pub enum Entry {
         /// When the first of them was accepted.
         since: Timestamp,
     },
+}
+
+impl Entry {
+    /// An approval of what waits.
+    pub const fn approved(by: String) -> Self {
+        Self::Approved { by, requested: false, members: Vec::new() }
+    }
 }
 
 /// An entry of the journal with its time.

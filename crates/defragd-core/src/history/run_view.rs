@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record,
-    Request, RunId, RunStep, Trigger,
+    Request, RunId, RunStep,
 };
 use crate::{explain::Explained, gate::GateResult, lock::Term, reason::Reason, verify::Verification};
 
@@ -134,12 +134,12 @@ impl RunView {
                     view.request.join(alerts);
                 }
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
-                Entry::Approved { by, requested } => {
+                Entry::Approved { by, requested, members } => {
+                    if requested {
+                        view.request.join_operators(members, view.approved.is_some());
+                    }
                     // The first one counts.
                     view.approved = view.approved.take().or(Some(Approval { by, at }));
-                    if requested {
-                        view.request.trigger = Trigger::Manual;
-                    }
                 }
                 Entry::Cancelled(cancellation) => {
                     view.cancelled = view.cancelled.take().or(Some(cancellation));
@@ -236,7 +236,36 @@ impl RunView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, request::Trigger};
+
+    #[test]
+    fn an_operator_who_joins_a_waiting_run_does_not_narrow_what_was_approved_and_widens_nothing_else() {
+        let request = |trigger, members: &[&str]| {
+            let members = members.iter().map(ToString::to_string).collect();
+            Entry::Accepted(Request { cluster: "a".to_owned(), trigger, alerts: Vec::new(), members })
+        };
+        let joined = |first: Entry, approved: bool, members: &[&str]| {
+            let members = members.iter().map(ToString::to_string).collect();
+            let approved = approved.then(|| Entry::approved("ann".to_owned()));
+            let second = Entry::Approved { by: "bob".to_owned(), requested: true, members };
+            let entries = [first].into_iter().chain(approved).chain([second]);
+            let record = |entry| Record { run: RunId(1), at: Timestamp::UNIX_EPOCH, entry };
+            let run = RunView::fold(entries.map(record)).remove(0);
+            assert_eq!(run.request.trigger, Trigger::Manual);
+            (run.request.members, run.approved.map(|approval| approval.by).unwrap_or_default())
+        };
+        let is = |members: &[&str], by: &str| (members.iter().map(ToString::to_string).collect(), by.to_owned());
+        assert_eq!(
+            joined(request(Trigger::Alert, &[]), false, &["1"]),
+            is(&["1"], "bob"),
+            "the alert waits for the rest"
+        );
+        assert_eq!(joined(request(Trigger::Alert, &[]), true, &["1"]), is(&[], "ann"));
+        assert_eq!(joined(request(Trigger::Alert, &[]), false, &[]), is(&[], "bob"));
+        assert_eq!(joined(request(Trigger::Manual, &["1"]), true, &["2", "1"]), is(&["1", "2"], "ann"));
+        assert_eq!(joined(request(Trigger::Manual, &["1"]), true, &[]), is(&[], "ann"));
+        assert_eq!(joined(request(Trigger::Manual, &[]), true, &["1"]), is(&[], "ann"));
+    }
 
     #[test]
     fn a_member_whose_cluster_did_not_recover_in_time_counts_as_defragmented() {
@@ -244,8 +273,7 @@ mod tests {
         let smaller = MemberEnd::Failed { reason: reason.clone(), after: Some(fixture::sizes(48, 47)), took: None };
         let untouched = MemberEnd::Failed { reason, after: None, took: None };
         let ends = [smaller, untouched, MemberEnd::NotSent { reason: Reason::ShuttingDown }];
-        let trigger = crate::request::Trigger::Manual;
-        let request = Request { cluster: "a".to_owned(), trigger, alerts: Vec::new(), members: Vec::new() };
+        let request = Request::new("a", Trigger::Manual);
         let mut run = RunView::accepted(RunId(15), Timestamp::UNIX_EPOCH, request);
         run.members = ends.map(|end| fixture::attempt(3, fixture::sizes(251, 47), end)).to_vec();
         assert_eq!((run.defragmented(), run.reclaimed()), (1, ByteSize::mib(203)));

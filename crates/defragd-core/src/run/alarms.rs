@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Phase, Run, StepError};
 use crate::{
-    cluster::{AlarmKind, ClusterFacts, Fact},
+    cluster::{AlarmKind, ClusterFacts, Fact, MemberId},
     history::{Outcome, RunStep},
     plan::Plan,
     policy::QUOTA_MARGIN,
@@ -14,6 +14,8 @@ use crate::{
 /// How long the alarm must stay clear. A member that is over its quota arms it again at its next write, and a cluster
 /// that could not write for some time receives writes at once.
 const CLEAR_FOR: Duration = Duration::from_secs(5);
+/// How soon to try again to record a disarming.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The wait for the alarm to stay clear.
 #[derive(Clone, Debug)]
@@ -38,6 +40,16 @@ impl Run {
         let name = member_id.and_then(|id| facts.member(id)).map(|facts| facts.member.label());
         let member = name.or_else(|| member_id.map(|id| id.to_string())).unwrap_or_default();
         self.intend_step(RunStep::DisarmNoSpace { member_id, member })
+    }
+
+    /// The journal did not take the step. The run waits for it, as its end cannot be recorded before either, and is
+    /// failed: nothing but NOSPACE is left to it.
+    pub(super) fn disarm_later(&mut self, member_id: Option<MemberId>, reason: Reason) -> Action {
+        self.disarmed.remove(&member_id);
+        self.ending.get_or_insert_with(|| Outcome::Failed { reason: reason.clone() });
+        self.waiting_for = Some(reason);
+        self.phase = Phase::Choosing;
+        self.observe(JOURNAL_INTERVAL)
     }
 
     pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), StepError>) -> Action {

@@ -18,7 +18,11 @@ impl Run {
 
     pub(super) fn step_intended(&mut self, step: RunStep, written: Result<(), NotRecorded>) -> Action {
         if let Err(NotRecorded(detail)) = written {
-            return self.give_up(Reason::JournalFailed { detail });
+            let reason = Reason::JournalFailed { detail };
+            return match step {
+                RunStep::DisarmNoSpace { member_id, .. } => self.disarm_later(member_id, reason),
+                RunStep::Compact { .. } | RunStep::MoveLeader { .. } => self.give_up(reason),
+            };
         }
         self.phase = Phase::StepConfirming(step);
         self.observe(Duration::ZERO)

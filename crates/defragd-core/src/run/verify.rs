@@ -68,10 +68,13 @@ impl Run {
                 self.ending = None;
                 self.finish(Outcome::Mismatched { reason })
             }
-            (None, Err(NotRecorded(detail))) => self.give_up(Reason::JournalFailed { detail }),
-            (None, Ok(())) => {
+            (None, written) => {
                 (self.verified, self.comparison) = (true, Comparison::default());
-                self.choose_next()
+                match written {
+                    // What has failed already disarms NOSPACE all the same.
+                    Err(NotRecorded(detail)) if self.ending.is_none() => self.give_up(Reason::JournalFailed { detail }),
+                    _ => self.choose_next(),
+                }
             }
         }
     }

@@ -11,7 +11,6 @@ use crate::trend::Point;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Moment {
     pub member: String,
-    /// Bytes in use.
     pub in_use_bytes: f64,
     /// Bytes of the file.
     pub size_bytes: Option<f64>,
@@ -93,7 +92,6 @@ fn is_fuller(a: &Moment, b: &Moment) -> bool {
     }
 }
 
-/// When the quota changed.
 pub(super) fn quota_changes(moments: &[(i64, Moment)]) -> Vec<QuotaChange> {
     let quotas: Vec<_> = moments.iter().filter_map(|(at, moment)| Some((*at, moment.quota_bytes?))).collect();
     let changed = |pair: &&[(i64, f64)]| (pair[0].1 - pair[1].1).abs() >= 1.0;

@@ -78,14 +78,12 @@ pub enum Forecast {
     },
 }
 
-/// Gaps in the data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gaps {
     /// What counts as a gap: more than this, an hour unless samples are sparse.
     pub over_seconds: i64,
     pub count: usize,
     pub longest_seconds: i64,
-    /// How old the last sample is.
     pub last_sample_age_seconds: i64,
 }
 

@@ -11,7 +11,6 @@ use crate::trend::Point;
 pub struct Runs {
     /// Runs by outcome; outcomes without a run are left out.
     pub outcomes: BTreeMap<String, f64>,
-    /// Bytes that runs reclaimed.
     pub reclaimed_bytes: f64,
     /// The same per run that was not ended early. One that was continues as the next one, or had not begun.
     pub reclaimed_per_run_bytes: Option<f64>,

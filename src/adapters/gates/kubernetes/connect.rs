@@ -8,16 +8,21 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use axum::http::{HeaderValue, Request, header::USER_AGENT};
+use axum::http::{
+    HeaderValue, Method, Request,
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
+};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use jiff::Timestamp;
 use kube::{
     Client, Config,
     client::{Body, ConfigExt},
     config::{AuthInfo, ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
 };
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
 use tokio::{runtime::Handle, sync::oneshot};
 use tower::{BoxError, ServiceBuilder};
 
@@ -91,6 +96,31 @@ impl Connection {
         })?;
         Ok((code, body.to_bytes().to_vec()))
     }
+
+    /// The same for one object, as JSON.
+    pub(in crate::adapters) async fn send_json(
+        &self,
+        method: Method,
+        path: &str,
+        object: Option<&Value>,
+        max_bytes: usize,
+        wanted: &str,
+    ) -> Result<(u16, Vec<u8>), ApiError> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
+        let request = request.body(object.map(|object| object.to_string().into_bytes()).unwrap_or_default());
+        let request = request.map_err(|inner| ApiError::NotUnderstood {
+            server: self.server.clone(),
+            wanted: wanted.to_owned(),
+            detail: inner.to_string(),
+        })?;
+        self.send(request, max_bytes, wanted).await
+    }
+}
+
+/// As Kubernetes writes a `MicroTime`.
+pub(in crate::adapters) fn micro_time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
 /// The library's own client, except that it also accepts a server's certificate that is its own authority and is in the

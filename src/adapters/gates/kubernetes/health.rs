@@ -26,7 +26,6 @@ const LEAST_RUN: SignedDuration = SignedDuration::from_secs(10);
 /// Longer than any reason of Kubernetes' own; the field is free text.
 const MAX_REASON_CHARS: usize = 60;
 
-/// The health of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     Healthy,

@@ -23,30 +23,15 @@ const MAX_ITEMS: usize = 20_000;
 /// Continue tokens live for minutes. A listing that loses them repeatedly will not finish.
 const MAX_LISTINGS: u32 = 3;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resource {
-    Pods,
-    Nodes,
-}
-
-impl Resource {
-    const fn plural(self) -> &'static str {
-        match self {
-            Self::Pods => "pods",
-            Self::Nodes => "nodes",
-        }
-    }
-
+pub(super) struct Resource {
+    plural: &'static str,
     /// `kind` of a page: a proxy's `{}` is not an empty cluster.
-    const fn list_kind(self) -> &'static str {
-        match self {
-            Self::Pods => "PodList",
-            Self::Nodes => "NodeList",
-        }
-    }
+    list_kind: &'static str,
 }
 
-/// What is listed.
+pub(super) const PODS: Resource = Resource { plural: "pods", list_kind: "PodList" };
+pub(super) const NODES: Resource = Resource { plural: "nodes", list_kind: "NodeList" };
+
 pub(super) struct Listing<'a> {
     pub(super) resource: Resource,
     /// The path of each collection, and its place in messages: `in all namespaces`.
@@ -113,7 +98,7 @@ impl Api<'_> {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                let task = format!("list the {}", listing.resource.plural());
+                let task = format!("list the {}", listing.resource.plural);
                 Err(ApiError::TimedOut { server, task, after: self.timeout })
             }
         }
@@ -137,13 +122,13 @@ impl Listing<'_> {
                     return Ok(None);
                 }
                 if code != 200 {
-                    let task = format!("list {} {place}", self.resource.plural());
+                    let task = format!("list {} {place}", self.resource.plural);
                     return Err(error::answer(code, &body, connection, task.trim_end()));
                 }
                 let page = self.read::<T>(&body, connection)?;
                 for item in page.items.into_iter().flatten() {
                     if items >= MAX_ITEMS {
-                        return Err(ApiError::TooMany { what: self.resource.plural(), limit: MAX_ITEMS });
+                        return Err(ApiError::TooMany { what: self.resource.plural, limit: MAX_ITEMS });
                     }
                     items += 1;
                     add(&mut found, item);
@@ -178,7 +163,7 @@ impl Listing<'_> {
         let page: Page<T> = serde_json::from_slice(body).map_err(|inner| {
             self.not_understood(connection, format!("line {} column {}", inner.line(), inner.column()))
         })?;
-        if page.kind == self.resource.list_kind() {
+        if page.kind == self.resource.list_kind {
             Ok(page)
         } else {
             Err(self.not_understood(connection, "it has another kind".to_owned()))
@@ -186,7 +171,7 @@ impl Listing<'_> {
     }
 
     fn wanted(&self) -> String {
-        format!("a list of {}", self.resource.plural())
+        format!("a list of {}", self.resource.plural)
     }
 
     fn not_understood(&self, connection: &Connection, detail: String) -> ApiError {

@@ -36,12 +36,12 @@ use tokio::time::{Instant, sleep};
 pub use self::nodes::NodesProbe;
 use self::{
     census::{Baseline, Census, Worse},
-    list::{Api, Listing, Resource},
+    list::{Api, Listing, PODS},
     patience::{GraceOutcome, Patience},
     pod::Pod,
 };
 pub(in crate::adapters) use self::{
-    connect::Connection,
+    connect::{Connection, micro_time},
     error::{ApiError, answer},
 };
 use crate::{
@@ -150,7 +150,7 @@ fn listing(settings: &KubernetesPodsGate) -> Result<Listing<'_>, ApiError> {
         collections.push(("/api/v1/pods".to_owned(), "in all namespaces".to_owned()));
     }
     Ok(Listing {
-        resource: Resource::Pods,
+        resource: PODS,
         collections,
         label_selector: settings.label_selector.as_deref(),
         field_selector: settings.field_selector.as_deref(),

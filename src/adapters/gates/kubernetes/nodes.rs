@@ -15,7 +15,7 @@ use super::{
     connect::Connection,
     control_plane::ControlPlane,
     error::ApiError,
-    list::{Api, Listing, Resource},
+    list::{Api, Listing, NODES, PODS},
 };
 use crate::{
     core::{gate::Moment, story},
@@ -50,13 +50,13 @@ impl NodesProbe {
         let KubernetesNodesGate { kubeconfig, context, label_selector, timeout, .. } = &self.settings;
         let api = Api { kubeconfig: kubeconfig.as_deref(), context: context.as_deref(), timeout: *timeout };
         let nodes = Listing {
-            resource: Resource::Nodes,
+            resource: NODES,
             collections: vec![("/api/v1/nodes".to_owned(), String::new())],
             label_selector: Some(label_selector),
             field_selector: None,
         };
         let pods = Listing {
-            resource: Resource::Pods,
+            resource: PODS,
             collections: vec![(
                 "/api/v1/namespaces/kube-system/pods".to_owned(),
                 "in the namespace kube-system".to_owned(),

@@ -52,7 +52,6 @@ struct ContainerSpec {
 }
 
 impl Spec {
-    /// The images of its containers.
     pub(super) fn images(&self) -> String {
         let images: Vec<_> = self.containers.iter().flatten().map(|container| container.image.as_str()).collect();
         images.join(" and ")

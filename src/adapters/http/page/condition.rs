@@ -105,7 +105,6 @@ pub(super) fn rank(view: &ClusterView) -> (u8, ClusterCondition, ClusterActivity
     (group, state.condition, state.activity)
 }
 
-/// The run that waits for approval.
 pub(super) fn awaits_approval(view: &ClusterView) -> Option<RunId> {
     view.summary.request.as_ref().filter(|request| request.awaits_approval())?.run
 }

@@ -58,7 +58,6 @@ use self::forms::Order;
 use super::site::Site;
 use crate::ports::service::Service;
 
-/// The routes of the page.
 pub(super) fn routes<S: Service>(router: Router<Arc<Site<S>>>, at: impl Fn(&str) -> String) -> Router<Arc<Site<S>>> {
     router
         .route(&at("/"), get(overview::page::<S>))

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     adapters::http::site::Site,
-    core::{history::RunView, state::ClusterCondition},
+    core::{history::RunView, state::ClusterCondition, story},
     ports::{
         journal::JournalError,
         overview::{ClusterView, Observation},
@@ -44,13 +44,13 @@ pub(super) async fn page<S: Service>(
     let names: Vec<_> = select(&before, &wanted).shown.iter().map(|view| view.summary.name.clone()).collect();
     drop(before);
     service.refresh(&names).await;
-    let (views, now, own) = (service.views(), service.now(), service.own_problems().await);
+    let links = Links(&site.options.link_prefix);
+    let (views, now, own) = (service.views(), service.now(), own_problems(&**service, &links).await);
     let selection = select(&views, &wanted);
     let runs = service.runs(RUNS).await;
-    let links = Links(&site.options.link_prefix);
     let main = html! {
         h1 { "etcd clusters" }
-        (strip(&selection, &views, &own, now, &links))
+        (strip(&selection, &views, own.as_ref(), now, &links))
         div #live data-live="" { (under_way(&views, now, &links)) }
         section aria-labelledby="fleet-title" {
             h2 #fleet-title { "Clusters" }
@@ -70,7 +70,24 @@ pub(super) async fn page<S: Service>(
 }
 
 /// Is anything wrong, what is it doing, what will it do next?
-fn strip(selection: &Selection, views: &[ClusterView], own: &[String], now: Timestamp, links: &Links) -> Markup {
+/// What is wrong with defragd itself.
+async fn own_problems(service: &impl Service, links: &Links<'_>) -> Option<Markup> {
+    let (journal, rejected_at) = (service.journal_problem().await, service.reload_rejected_at());
+    let is_one = journal.is_some() || rejected_at.is_some();
+    is_one.then(|| {
+        html! {
+            @if let Some(problem) = journal { p.problem { (words::with_commands(&problem)) } }
+            @if let Some(at) = rejected_at {
+                p.problem {
+                    "The configuration was rejected at " (story::time(at)) ", and the previous one stays in effect: "
+                    a href=(links.to("/configuration")) { "what to do" } "."
+                }
+            }
+        }
+    })
+}
+
+fn strip(selection: &Selection, views: &[ClusterView], own: Option<&Markup>, now: Timestamp, links: &Links) -> Markup {
     let lives: Vec<_> = views.iter().filter_map(|view| view.live.as_ref()).collect();
     html! {
         div #summary data-live="" {
@@ -78,12 +95,11 @@ fn strip(selection: &Selection, views: &[ClusterView], own: &[String], now: Time
                 div {
                     dt { "Is anything wrong?" }
                     dd {
-                        @if own.is_empty() { (verdict(views)) }
-                        @else {
+                        @if let Some(own) = own {
                             b.bad { "Yes: defragd itself needs attention" }
-                            @for problem in own { p.problem { (words::with_commands(problem)) } }
+                            (own)
                             @if views.iter().any(condition::is_wrong) { (verdict(views)) }
-                        }
+                        } @else { (verdict(views)) }
                         @if selection.fleet > 1 {
                             ul.counts aria-label="Clusters by state" {
                                 @for (state, count) in &selection.counts {
@@ -229,7 +245,6 @@ pub(super) fn head(view: &ClusterView, title: &Markup, now: Timestamp, links: &L
     }
 }
 
-/// How old the observation is.
 pub(super) fn age(seen: Option<&Observation>) -> Markup {
     html! {
         p.dim.age {

@@ -3,13 +3,9 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, NamedGroup, ProtocolVersion,
-    RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
-    client::danger::HandshakeSignatureValid,
-    crypto::{
-        CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
-        verify_tls13_signature,
-    },
+    CertificateError, CipherSuite, DistinguishedName, Error, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
+    crypto::{CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::{
         VerifierBuilderError, WebPkiClientVerifier,
@@ -23,7 +19,7 @@ use x509_parser::{
 };
 
 use crate::{
-    adapters::tls::{Pinned, Usage, explained},
+    adapters::tls::{Pinned, Usage, explained, verify_signatures},
     ports::web::{ClientAuth, Pem, TlsVersion, WebTls},
 };
 
@@ -202,27 +198,7 @@ impl ClientCertVerifier for Clients {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_signatures!(self, self.algorithms);
 }
 
 /// The subject's alternative names: DNS, e-mail, IP, URI.

@@ -29,7 +29,6 @@ const MAX_REMEMBERED: usize = 100;
 
 type Key = [u8; SHA256_OUTPUT_LEN];
 
-/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::adapters::http) enum Checked {
     /// A user with the right password.

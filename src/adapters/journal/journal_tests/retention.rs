@@ -22,6 +22,13 @@ fn by_hand(dir: &Path) -> (Arc<Hand>, SqliteJournal) {
     (Arc::clone(&clock), SqliteJournal::open(dir, clock).expect("the journal opens"))
 }
 
+/// What is in the log is in no file yet.
+async fn settle(journal: &SqliteJournal) {
+    let checkpoint =
+        |connection: &mut Connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    journal.blocking(checkpoint).await.expect("written");
+}
+
 fn numbers(runs: &[RunView]) -> Vec<i64> {
     runs.iter().map(|run| run.id.0).collect()
 }
@@ -61,10 +68,7 @@ async fn a_journal_that_grew_too_large_is_cut_and_its_file_gets_smaller() {
         ended(&journal, "a", Outcome::Failed { reason: Reason::ClusterUnreachable { detail: detail.clone() } }).await;
     }
     let size = || std::fs::metadata(dir.path().join(FILE_NAME)).expect("it is there").len();
-    // What is in the log is in no file yet.
-    let settle =
-        || journal.blocking(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-    settle().await.expect("written");
+    settle(&journal).await;
     let before = size();
     let limit = 2_000_000;
     assert!(before > 3 * limit, "{before}");
@@ -73,6 +77,35 @@ async fn a_journal_that_grew_too_large_is_cut_and_its_file_gets_smaller() {
     assert!(size() <= limit, "{} of {limit}, {before} before", size());
     assert!(!journal.runs(1).await.expect("read").is_empty());
     assert_eq!(journal.prune(retention).await.expect("pruned"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_gets_smaller_once_no_reader_is_open_and_writes_do_not_wait_for_that() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_, journal) = by_hand(dir.path());
+    let detail = "x".repeat(10_000);
+    for _ in 0..300 {
+        ended(&journal, "a", Outcome::Failed { reason: Reason::ClusterUnreachable { detail: detail.clone() } }).await;
+    }
+    settle(&journal).await;
+    let size = || std::fs::metadata(dir.path().join(FILE_NAME)).expect("it is there").len();
+    let before = size();
+    let other = || Connection::open(dir.path().join(FILE_NAME)).expect("it opens");
+    let (reader, watcher) = (other(), other());
+    reader.execute_batch("BEGIN; SELECT count(*) FROM run").expect("read");
+    let pruning = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.prune(Retention { runs_of_a_cluster: 3, ..Retention::default() }).await }
+    });
+    let number = |query: &str| watcher.query_row(query, [], |row| row.get::<_, i64>(0)).expect("read");
+    while number("SELECT count(*) FROM run") > 3 || number("PRAGMA freelist_count") > 0 {
+        tokio::time::sleep(STEP_INTERVAL).await;
+    }
+    journal.accept(request()).await.expect("accepted");
+    assert_eq!(size(), before);
+    reader.execute_batch("COMMIT").expect("read");
+    assert_eq!(pruning.await.expect("no panic").expect("pruned"), 297);
+    assert!(size() * 10 < before, "{} of {before}", size());
 }
 
 #[tokio::test]

@@ -194,6 +194,29 @@ fn nospace_is_disarmed_after_a_failure_too_if_every_file_is_small_enough() {
 }
 
 #[test]
+fn nospace_is_disarmed_once_the_journal_works_again() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    for _ in 0..100 {
+        bench.until(|action| matches!(action, Action::RecordStep(_)));
+        bench.give(Event::Recorded(Err(NotRecorded("disk full".to_owned()))));
+        assert_eq!(bench.run.waiting_for().map(Reason::label), Some("journal_failed"));
+        assert!(bench.steps.is_empty(), "nothing is sent without a record");
+    }
+    bench.ends(("failed", "journal_failed"), [3, 2, 1]);
+    assert_eq!(bench.steps.len(), 1);
+
+    // A stop does not wait for it.
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::RecordStep(_)));
+    bench.give(Event::Recorded(Err(NotRecorded("disk full".to_owned()))));
+    bench.run.stop(Reason::ShuttingDown);
+    bench.ends(("failed", "journal_failed"), [3, 2, 1]);
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
 fn with_corrupt_armed_as_well_nothing_is_touched() {
     let mut bench = Bench::new(policy());
     no_space(&mut bench, ByteSize::mib(1000));

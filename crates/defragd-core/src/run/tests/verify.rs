@@ -131,11 +131,27 @@ fn no_space_stays_armed_where_the_data_differs() {
 }
 
 #[test]
+fn a_comparison_that_cannot_be_recorded_does_not_leave_no_space_armed() {
+    for (fails, expected) in [(false, ("failed", "journal_failed")), (true, ("failed", "defrag_failed"))] {
+        let mut bench = Bench::new(verifying());
+        no_space(&mut bench, bytesize::ByteSize::mib(2000));
+        if fails {
+            bench.until_defragment();
+            bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
+        }
+        bench.until(|action| matches!(action, Action::RecordVerification(_)));
+        bench.give(Event::Recorded(Err(NotRecorded("disk full".to_owned()))));
+        assert_eq!(bench.label(), expected);
+        assert_eq!((bench.steps.len(), bench.verifications.len()), (1, 0), "the data is not compared once more");
+    }
+}
+
+#[test]
 fn a_mismatch_in_the_journal_ends_a_run_that_a_crash_left_open() {
     let mut bench = Bench::new(verifying());
     bench.hashes.insert(2, Some(8));
     bench.until(|action| matches!(action, Action::Finish(_)));
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+    let request = Request::new("a", Trigger::Alert);
     let record = |entry| crate::history::Record { run: RunId(1), at: jiff::Timestamp::UNIX_EPOCH, entry };
     let entries =
         [crate::history::Entry::Accepted(request), crate::history::Entry::Verified(bench.verifications[0].clone())];
