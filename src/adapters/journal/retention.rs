@@ -14,6 +14,8 @@ use crate::core::history::{Entry, Outcome};
 
 /// Runs deleted in one step.
 const RUNS_A_STEP: i64 = 500;
+/// How long everything else waits for others that use the file; rusqlite's own value.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages returned to the file system in one step.
 const PAGES_A_STEP: u32 = 500;
 /// A journal above its size limit is reduced to this part of the limit, so that the next run does not trigger it again.
@@ -80,13 +82,13 @@ pub(super) fn shrink(connection: &Connection) -> rusqlite::Result<bool> {
     connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, u32>(0)).map(|left| left > 0)
 }
 
-/// Moves the write-ahead log into the file; `false` if an open reader still needs a part of it.
+/// Moves the write-ahead log into the file and empties it; `false` if an open reader still needs a part of it.
 pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
-    // The other kinds wait for the readers, and every write would wait with them.
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-        let (busy, pages, moved): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(!busy && moved == pages)
-    })
+    // Does not wait for the readers: every write would wait with it.
+    connection.busy_timeout(Duration::ZERO)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    busy.map(|busy| !busy)
 }
 
 /// Checks only the oldest runs: numbers are assigned in order.
