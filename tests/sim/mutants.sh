@@ -55,7 +55,7 @@ keep_revisions_ignored|crates/defragd-core/src/run/compact.rs|s/facts\.oldest_re
 compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
 disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
-no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
+no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against = self\s+\.blocking_reason\(facts\)\s+\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
 step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+let reason)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
@@ -130,6 +130,7 @@ journal_down_leaves_nospace_armed|crates/defragd-core/src/run/alarms.rs|s/self\.
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 open_request_counts_as_over|crates/defragd-core/src/standing.rs|s/filter\(\|_\| stands\)/filter(|_| stands \&\& self.runs.is_empty())/
 request_in_the_journal_not_shown|crates/defragd-core/src/hold.rs|s/self\.runs\.last\(\)\.filter\(\|run\| run\.outcome\.is_none\(\)\)/self.runs.last().filter(|run| run.outcome.is_none() \&\& run.id.0 > 99)/
+transferred_though_another_came_to_need_it|crates/defragd-core/src/run/leader.rs|s/\(!is_next\)\.then\(moved_on\)/(!is_next \&\& facts.leader() != Some(*from)).then(moved_on)/
 LIST
 }
 

@@ -100,6 +100,10 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
         10_220_426,
         "withdrawn, of the simulator: an alert's end that came shortly before the alert itself was recorded ends nothing",
     ),
+    (
+        10_260_089,
+        "I2: while a transfer was on a slow disk, a follower came to need a defragmentation, and leadership moved all the same",
+    ),
 ];
 
 /// The same, played with several replicas.
