@@ -131,6 +131,8 @@ due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.
 open_request_counts_as_over|crates/defragd-core/src/standing.rs|s/filter\(\|_\| stands\)/filter(|_| stands \&\& self.runs.is_empty())/
 request_in_the_journal_not_shown|crates/defragd-core/src/hold.rs|s/self\.runs\.last\(\)\.filter\(\|run\| run\.outcome\.is_none\(\)\)/self.runs.last().filter(|run| run.outcome.is_none() \&\& run.id.0 > 99)/
 transferred_though_another_came_to_need_it|crates/defragd-core/src/run/leader.rs|s/\(!is_next\)\.then\(moved_on\)/(!is_next \&\& facts.leader() != Some(*from)).then(moved_on)/
+failed_since_the_note_and_not_measured_again|crates/defragd-core/src/standing.rs|s/note\.goes_on\(run\) && is_last\(run\)/note.goes_on(run) \&\& is_last(run) \&\& run.starts > 99/
+own_note_of_a_run_that_goes_on_is_taken_for_later|crates/defragd-core/src/note.rs|s/ && !\(self\.is_own && self\.goes_on\(run\)\)//; s/is_later \|\| self\.is_own && self\.goes_on\(run\)/is_later/
 LIST
 }
 

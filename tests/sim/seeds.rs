@@ -181,5 +181,10 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         10_256_721,
         "I6, of the simulator: a request is over as soon as its cancellation is recorded, before that is answered",
     ),
+    (
+        10_174_676,
+        "I2: a run failed that had gone on while the lock was lost and won again, and its members were not measured again",
+    ),
+    (10_307_611, "I2: the same, after another holder's note was read"),
     (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];
