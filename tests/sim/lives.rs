@@ -632,7 +632,7 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd
     };
     let (mut ledger, request) = (journal.ledger(), cluster.summary().request);
     let wrong = shows_another(sim, &ledger, request.as_ref(), &policy, now);
-    // Until the write of its acceptance is answered, nobody has been told of a request, and defragd may know of it or not.
+    // Until the write of its acceptance is answered, nobody knows of a request, and defragd may or may not.
     let unanswered = sim.world().host().journal.request_unanswered.filter(|_| wrong.is_some());
     let Some(unanswered) = unanswered else { return wrong };
     ledger.runs.retain(|run| run.id != unanswered);

@@ -191,7 +191,7 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     ),
     (
         10_174_676,
-        "I2: a run failed that had gone on while the lock was lost and won again, and its members were not measured again",
+        "I2: the lock was lost and won again during a run that then failed, and its members were not measured again",
     ),
     (10_307_611, "I2: the same, after another holder's note was read"),
     (

@@ -222,7 +222,7 @@ impl Ledger {
         if let Some(open) = open {
             return Some(self.open_request_view(open));
         }
-        // A slow disk may have its record before whoever wrote it knows.
+        // A slow disk may have its record before its writer knows.
         if let Some(run) = self.runs.last().filter(|run| run.outcome.is_none()) {
             let (id, request, is_active) = (run.id, run.request.clone(), false);
             let held = self.hold(run, policy, false, now).and_then(Hold::reason);

@@ -84,7 +84,7 @@ pub struct SuccessionNote {
     /// recorded. Everything in it happened before the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_after: Option<RunId>,
-    /// The run that was under way in the journal that recorded it, under an earlier term: it goes on.
+    /// The run that was under way in the journal that recorded it, under an earlier term, and does not end with that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_during: Option<RunId>,
     /// This replica left it itself, and no other has held the lock since that run began: its journal has all that is in it.

@@ -213,7 +213,7 @@ pub struct JournalHealth {
     pub each: Duration,
     /// The run whose end is on the disk, and whose process still waits for the answer to that write.
     pub end_unanswered: Option<RunId>,
-    /// The same of a request that is accepted: nobody has been told so.
+    /// The same of a request that is accepted: nobody knows yet.
     pub request_unanswered: Option<RunId>,
 }
 

@@ -67,7 +67,7 @@ impl Run {
     }
 
     /// Why a leadership transfer must not be sent: the leader is not what is next any more. Leadership may have moved by
-    /// itself, or a follower needs a defragmentation by now: the heir perhaps, which would have to hand over once more.
+    /// itself, or a follower needs a defragmentation by now: the heir perhaps, and leadership would move once more.
     pub(super) fn no_longer_to_transfer(&self, step: &RunStep, facts: &ClusterFacts) -> Option<Reason> {
         let RunStep::MoveLeader { from, .. } = step else { return None };
         let plan = Plan::new(facts, &self.brief.policy, &self.past);

@@ -16,7 +16,7 @@ fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
 fn what_changes_while_a_transfer_is_written_down_is_decided_anew() {
     let last_after_transfer = || Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() };
     let is_transfer = |action: &Action| matches!(action, Action::RecordStep(RunStep::MoveLeader { .. }));
-    // The heir needs a defragmentation by now, and would have to hand over once more.
+    // The heir needs a defragmentation by now, and leadership would have to move once more.
     let mut bench = Bench::new(last_after_transfer());
     fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(101);
     bench.until(is_transfer);
