@@ -121,7 +121,7 @@ operators_request_revives_what_alerts_requested|crates/defragd-core/src/standing
 cancelled_and_offered|src/app/forward.rs|s/= view\.withdrawn\(\)/= view.withdrawn().filter(|_| false)/
 stop_known_after_the_next_step|src/app/worker.rs|s/(            never = stops => match never \{\},\n)(            _ = drive\.to_its_end\(stopped\) => \{\}\n)/$2$1/
 old_observation_is_good_enough|src/app/driver.rs|s/OBSERVATION_LIMIT: Duration = Duration::from_secs\(15\)/OBSERVATION_LIMIT: Duration = Duration::from_secs(3600)/
-own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/
+own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/; s/is_later \|\| self\.is_own && self\.goes_on\(run\)/is_later/; s/ && !\(self\.is_own && self\.goes_on\(run\)\)//
 continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
 operators_request_lost_to_an_alert_between_attempts|crates/defragd-core/src/standing.rs|s/else if !is_operators \{/else {/
@@ -131,8 +131,7 @@ due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.
 open_request_counts_as_over|crates/defragd-core/src/standing.rs|s/filter\(\|_\| stands\)/filter(|_| stands \&\& self.runs.is_empty())/
 request_in_the_journal_not_shown|crates/defragd-core/src/hold.rs|s/self\.runs\.last\(\)\.filter\(\|run\| run\.outcome\.is_none\(\)\)/self.runs.last().filter(|run| run.outcome.is_none() \&\& run.id.0 > 99)/
 transferred_though_another_came_to_need_it|crates/defragd-core/src/run/leader.rs|s/\(!is_next\)\.then\(moved_on\)/(!is_next \&\& facts.leader() != Some(*from)).then(moved_on)/
-failed_since_the_note_and_not_measured_again|crates/defragd-core/src/standing.rs|s/note\.goes_on\(run\) && is_last\(run\)/note.goes_on(run) \&\& is_last(run) \&\& run.starts > 99/
-own_note_of_a_run_that_goes_on_is_taken_for_later|crates/defragd-core/src/note.rs|s/ && !\(self\.is_own && self\.goes_on\(run\)\)//; s/is_later \|\| self\.is_own && self\.goes_on\(run\)/is_later/
+failed_since_the_note_and_not_measured_again|crates/defragd-core/src/note.rs|s/self\.inherited_during == Some\(run\.id\)/self.inherited_during == Some(run.id) \&\& run.starts > 99/
 LIST
 }
 
