@@ -61,6 +61,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.shared.journal.append(run, Entry::approved(by.clone())).await?;
         info!(cluster = self.name(), run = run.0, by, "approved");
         self.requests.wake.notify_one();
+        self.succession.mark_note_due();
         Ok(())
     }
 }

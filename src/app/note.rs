@@ -113,12 +113,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let note: Fact<_> = read.unwrap_or_else(|_| Err(Unknown::timed_out("the last holder's note", NOTE_LIMIT)));
         let Some(note) = note.map_err(|unknown| unknown.detail)? else { return Ok(()) };
         let digest = SuccessionNote::read(&note).map_err(|error| format!("it cannot be parsed: {error}"))?;
+        let run_since = digest.run_since;
         let mut digest = digest.not_after(self.shared.clock.now());
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         // A run may have ended since this replica left a note itself.
         let is_own = digest.holder == self.succession.lock.me();
         let is_older = |run: &&RunView| run.started_at.is_some() || (run.outcome.is_some() && !is_own);
         digest.inherited_after = Some(ledger.runs.iter().rev().find(is_older).map_or(RunId(0), |run| run.id));
+        // This process may follow one to its end that it began before it lost the lock; and its own note may be from
+        // before that end.
+        let was_under_way = |run: &RunView| run.outcome.is_none() || (is_own && run.started_at == run_since);
+        let under_way = ledger.runs.iter().rev().find(|run| run.started_at.is_some() && was_under_way(run));
+        digest.inherited_during = under_way.map(|run| run.id);
+        let is_others = |last: &SuccessionNote| last.inherited_during == digest.inherited_during && !last.is_own;
+        digest.is_own = is_own && !ledger.inherited.as_ref().is_some_and(is_others);
         info!(
             cluster = self.name(),
             term = term.0,

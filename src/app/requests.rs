@@ -381,6 +381,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             // There is one request at a time: the waiting one becomes the operator's.
             self.shared.journal.append(run, Entry::Approved { by: by.clone(), requested: true, members }).await?;
             info!(cluster = self.name(), run = run.0, by, "an operator started the waiting run");
+            self.succession.mark_note_due();
             self.ledger().await?;
             self.requests.wake.notify_one();
             return Ok(run);
@@ -388,6 +389,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // Requesting implies approving.
         let run = self.accept(Trigger::Manual, Vec::new(), members, Some(by.clone())).await?;
         info!(cluster = self.name(), run = run.0, by, "an operator requested a run");
+        self.succession.mark_note_due();
         Ok(run)
     }
 }

@@ -62,7 +62,7 @@ impl Succession {
         Self { lock, peers: None, inherited: Mutex::default(), note_due: AtomicBool::default(), wake: Notify::new() }
     }
 
-    /// Something happened that the next holder must know: an action, the start or the end of a run.
+    /// Something happened that the next holder must know: an operator's action, the start or the end of a run.
     pub(super) fn mark_note_due(&self) {
         if self.lock.is_needed() {
             self.note_due.store(true, Ordering::SeqCst);

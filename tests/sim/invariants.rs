@@ -99,6 +99,15 @@ impl RunLog {
         self.begun_in == Some(life) && self.outcome.is_none()
     }
 
+    /// With this outcome, its request is continued, and what was done under it counts: it was broken off, or has changed
+    /// nothing.
+    fn leaves_work(&self, outcome: &Outcome) -> bool {
+        // An intent without a result may have been sent.
+        let touched = self.touched || self.open.is_some();
+        let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
+        outcome.is_broken_off() || undone && !touched
+    }
+
     /// None of its alerts fires any more: a later alert is another request.
     pub fn is_withdrawn(&self) -> bool {
         !self.manual && !self.alerts.is_empty() && self.alerts.iter().all(|key| self.resolved.contains(key))
@@ -165,7 +174,9 @@ pub struct Own {
     /// Those that were done when the last run ended.
     pub done_at_end: Vec<MemberId>,
     /// What was in `done` when an operator's run was accepted.
-    done_before_operator: Vec<MemberId>,
+    pub done_before_operator: Vec<MemberId>,
+    /// The journal was lost, and no note has been counted in since.
+    pub forgot: bool,
 }
 
 /// The last attempt on a member, as far as a replica knows.
@@ -218,7 +229,7 @@ impl Watch {
     /// The journal of the replica that acts is gone, and with it what follows from what was in it.
     pub fn journal_lost(&mut self) {
         let before = std::mem::take(&mut **self);
-        (self.sends, self.calls) = (before.sends, before.calls);
+        (self.sends, self.calls, self.forgot) = (before.sends, before.calls, true);
         let orders = &mut self.orders;
         (orders.compactions, orders.transfers, orders.disarms) =
             (before.orders.compactions, before.orders.transfers, before.orders.disarms);
@@ -232,11 +243,6 @@ impl Watch {
         }
     }
 
-    /// Whether a run in its journal may have changed a member.
-    pub fn has_touched(&self) -> bool {
-        self.runs.values().any(|run| run.touched)
-    }
-
     pub fn is_manual(&self, run: i64) -> bool {
         self.runs.get(&run).is_some_and(|run| run.manual)
     }
@@ -245,6 +251,12 @@ impl Watch {
     fn operator_continues(&self, run: i64) -> bool {
         let before = self.runs.range(..run).next_back();
         before.is_some_and(|(_, log)| log.manual && log.outcome.as_ref().is_some_and(Outcome::is_broken_off))
+    }
+
+    /// The open request is an operator's, and no attempt at an earlier one.
+    pub fn waits_for_operator(&self) -> bool {
+        let open = self.runs.iter().next_back().filter(|(_, log)| log.outcome.is_none());
+        open.is_some_and(|(run, log)| log.manual && !self.operator_continues(*run))
     }
 
     /// The run whose intent is the last in the journal.
@@ -296,9 +308,16 @@ impl World {
         self.watch.seen.membership = Some(membership.clone());
     }
 
+    /// A Defragment is decided on. From now on its member is only watched.
+    pub fn rely_on_observation(&mut self) {
+        self.watch.seen.is_relied_on = true;
+    }
+
     pub fn observe_status(&mut self, member: MemberId, answer: &Fact<Status>) {
-        self.watch.seen.at = self.now;
-        self.watch.seen.status.insert(member, answer.clone());
+        if !self.watch.seen.is_relied_on {
+            self.watch.seen.at = self.now;
+            self.watch.seen.status.insert(member, answer.clone());
+        }
         self.watch_settling(member, answer);
     }
 
@@ -417,6 +436,12 @@ impl World {
                 }
             }
             Entry::Verified(_) => self.watch.uncompared = false,
+            Entry::Started { .. } => {
+                // What it has done before a crash is its own work, whatever another holder has left meanwhile.
+                let log = self.watch.runs.get(&run.0).filter(|log| !log.failed);
+                let own = log.map(|log| log.dealt_with.clone()).unwrap_or_default();
+                self.watch.done.extend(own);
+            }
             _ if is_by_operator(entry) && !self.watch.operator_continues(run.0) => {
                 self.watch.done_before_operator = std::mem::take(&mut self.watch.done);
             }
@@ -431,10 +456,16 @@ impl World {
                 let withdrawn = matches!(entry, Entry::Cancelled(_));
                 self.watch.uncompared &= !withdrawn;
                 let log = self.watch.runs.entry(run.0).or_default();
-                log.withdrawn = withdrawn;
+                let was_withdrawn = std::mem::replace(&mut log.withdrawn, withdrawn);
+                let stands = log.outcome.as_ref().is_some_and(|outcome| log.leaves_work(outcome));
                 // Between two attempts, that ends the request.
                 if withdrawn && log.outcome.is_some() {
                     self.watch.done.clear();
+                }
+                // An alert that joins a run before its worker has noticed its end is no part of the cancellation, and
+                // continues the request.
+                if was_withdrawn && !withdrawn && stands {
+                    self.watch.done = self.watch.done_at_end.clone();
                 }
             }
             Entry::Resolved { alerts } => {
@@ -449,13 +480,11 @@ impl World {
                 let manual = self.watch.is_manual(run.0);
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
-                // An intent without a result may have been sent.
-                let touched = |log: &RunLog| log.touched || log.open.is_some();
-                let idle = undone && !self.watch.runs.get(&run.0).is_some_and(touched);
+                let leaves_work = self.watch.runs.get(&run.0).is_some_and(|log| log.leaves_work(outcome));
                 // By its alerts' ends or by an operator: nothing continues it, however it ended.
                 let withdrawn = self.watch.runs.get(&run.0).is_some_and(|log| log.is_withdrawn() || log.withdrawn);
                 let joined = self.watch.runs.get(&run.0).is_some_and(|log| !log.alerts.is_empty());
-                if !outcome.is_broken_off() && (!idle || manual && !joined) || withdrawn {
+                if !outcome.is_broken_off() && (!leaves_work || manual && !joined) || withdrawn {
                     self.watch.done.clear();
                 }
                 // An operator's run that did nothing, and that no alert has joined, says nothing of a request that stands.

@@ -55,7 +55,7 @@ keep_revisions_ignored|crates/defragd-core/src/run/compact.rs|s/facts\.oldest_re
 compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
 disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
-no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
+no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against = self\s+\.blocking_reason\(facts\)\s+\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
 step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+let reason)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
@@ -121,7 +121,7 @@ operators_request_revives_what_alerts_requested|crates/defragd-core/src/standing
 cancelled_and_offered|src/app/forward.rs|s/= view\.withdrawn\(\)/= view.withdrawn().filter(|_| false)/
 stop_known_after_the_next_step|src/app/worker.rs|s/(            never = stops => match never \{\},\n)(            _ = drive\.to_its_end\(stopped\) => \{\}\n)/$2$1/
 old_observation_is_good_enough|src/app/driver.rs|s/OBSERVATION_LIMIT: Duration = Duration::from_secs\(15\)/OBSERVATION_LIMIT: Duration = Duration::from_secs(3600)/
-own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/
+own_note_is_believed_after_the_end|crates/defragd-core/src/note.rs|s/\|term\| term >= self\.term\)/|term| term > self.term)/; s/is_later \|\| self\.is_own && self\.goes_on\(run\)/is_later/; s/ && !\(self\.is_own && self\.goes_on\(run\)\)//
 continued_request_is_taken_for_a_new_one|crates/defragd-core/src/standing.rs|s/ && !attempts\.get\(index \+ 1\)\.is_some_and\(continues\)//
 last_holders_work_is_not_known|crates/defragd-core/src/note.rs|s/run\.term\.is_some_and\(\|term\| term < self\.term\)/run.term.is_some_and(|term| term < self.term \&\& run.starts > 99)/
 operators_request_lost_to_an_alert_between_attempts|crates/defragd-core/src/standing.rs|s/else if !is_operators \{/else {/
@@ -130,6 +130,8 @@ journal_down_leaves_nospace_armed|crates/defragd-core/src/run/alarms.rs|s/self\.
 due_time_counts_no_longer_than_its_run|crates/defragd-core/src/history/run_view.rs|s/due\.or\((looked\.then_some\(self\.accepted_at\))\)\.into_iter\(\)\.chain\(over\)/over.or(due).or($1).into_iter()/
 open_request_counts_as_over|crates/defragd-core/src/standing.rs|s/filter\(\|_\| stands\)/filter(|_| stands \&\& self.runs.is_empty())/
 request_in_the_journal_not_shown|crates/defragd-core/src/hold.rs|s/self\.runs\.last\(\)\.filter\(\|run\| run\.outcome\.is_none\(\)\)/self.runs.last().filter(|run| run.outcome.is_none() \&\& run.id.0 > 99)/
+transferred_though_another_came_to_need_it|crates/defragd-core/src/run/leader.rs|s/\(!is_next\)\.then\(moved_on\)/(!is_next \&\& facts.leader() != Some(*from)).then(moved_on)/
+failed_since_the_note_and_not_measured_again|crates/defragd-core/src/note.rs|s/self\.inherited_during == Some\(run\.id\)/self.inherited_during == Some(run.id) \&\& run.starts > 99/
 LIST
 }
 

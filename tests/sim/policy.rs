@@ -173,7 +173,7 @@ impl World {
     pub fn on_inherited(&mut self, digest: &SuccessionNote) {
         let now = self.now;
         self.watch.note(now, || format!("inherits {digest:?}"));
-        self.watch.inherited = Some(digest.term);
+        let counted_in = self.watch.inherited.replace(digest.term);
         // A due time in it may be decided here.
         let is_operators = |left: &StandingRequest| {
             left.trigger == Trigger::Manual
@@ -201,12 +201,16 @@ impl World {
         for attempt in &digest.attempts {
             self.watch.inherit_attempt(attempt.at, &attempt.result);
         }
-        // Its own note says nothing new, and its journal may be newer, unless the journal was lost since.
-        let is_own = digest.holder == format!("replica-{}", self.watch.acting);
-        if !is_own || !self.watch.has_touched() {
+        // Its own note says nothing new, and its journal may be newer, unless the journal was lost since; nor does one
+        // that was counted in before.
+        let forgot = std::mem::take(&mut self.watch.forgot);
+        if if by_another { counted_in != Some(digest.term) } else { forgot } {
             // That one may have served the request, or have failed since, after which all members are measured again.
-            let work = digest.request.iter().flat_map(|request| &request.work.done);
-            self.watch.done = work.copied().collect();
+            let work = digest.request.iter().flat_map(|request| &request.work.done).copied().collect();
+            let by_alerts = digest.request.as_ref().is_some_and(|request| request.trigger != Trigger::Manual);
+            // What alerts have requested does not count for an operator, also if another holder has done it.
+            let before = by_alerts && self.watch.waits_for_operator();
+            *(if before { &mut self.watch.done_before_operator } else { &mut self.watch.done }) = work;
         }
     }
 

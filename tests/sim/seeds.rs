@@ -100,6 +100,18 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
         10_220_426,
         "withdrawn, of the simulator: an alert's end that came shortly before the alert itself was recorded ends nothing",
     ),
+    (
+        10_260_089,
+        "I2: while a transfer was on a slow disk, a follower came to need a defragmentation, and leadership moved all the same",
+    ),
+    (
+        10_173_696,
+        "I2, of the simulator: an alert that joins a cancelled run, whose end a slow journal has not answered, continues it",
+    ),
+    (
+        10_235_031,
+        "I3, of the simulator: a member that is watched while Defragment is on its way to it belongs to no observation",
+    ),
 ];
 
 /// The same, played with several replicas.
@@ -176,6 +188,21 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     (
         10_256_721,
         "I6, of the simulator: a request is over as soon as its cancellation is recorded, before that is answered",
+    ),
+    (
+        10_174_676,
+        "I2: the lock was lost and won again during a run that then failed, and its members were not measured again",
+    ),
+    (10_307_611, "I2: the same, after another holder's note was read"),
+    (
+        10_182_787,
+        "I2, of the simulator: what a run had done before a crash is its own work, whatever another holder has left since",
+    ),
+    (10_246_095, "I2, of the simulator: a note that is read again says nothing new"),
+    (10_208_824, "again, of the simulator: its own note says nothing new to a replica whose journal is there"),
+    (
+        10_331_872,
+        "again, of the simulator: what another holder has done for alerts does not count for an operator's request",
     ),
     (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];

@@ -29,6 +29,8 @@ pub struct Deliveries {
     pub requested: Vec<MemberId>,
     pub gauges: BTreeMap<MemberId, Fact<Gauges>>,
     pub alarms: Option<Vec<Alarm>>,
+    /// A Defragment rests on it by now: what the member says while that is on its way belongs to no observation.
+    pub is_relied_on: bool,
 }
 
 impl Deliveries {

@@ -84,6 +84,12 @@ pub struct SuccessionNote {
     /// recorded. Everything in it happened before the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_after: Option<RunId>,
+    /// The run that was under way in the journal that recorded it, under an earlier term, and does not end with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited_during: Option<RunId>,
+    /// This replica left it itself, and no other has held the lock since that run began: its journal has all that is in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_own: bool,
 }
 
 /// A request whose work is not done.
@@ -182,18 +188,28 @@ impl SuccessionNote {
             run_since: self.run_since,
             scheduled_until: self.scheduled_until.max(other.scheduled_until),
             inherited_after: None,
+            inherited_during: None,
+            is_own: false,
         }
     }
 
     /// Whether this journal knows more of its run than the note: it was last started under a later term, or under the
-    /// note's own. Then this replica left the note, and the run may have ended since.
+    /// note's own, or this replica lost the lock and won it again in the middle of it. Then it left the note itself, and
+    /// the run may have ended since.
     pub(super) fn is_before(&self, run: &RunView) -> bool {
-        run.term.map_or_else(|| self.inherited_after.is_none_or(|after| run.id > after), |term| term >= self.term)
+        let is_later =
+            run.term.map_or_else(|| self.inherited_after.is_none_or(|after| run.id > after), |term| term >= self.term);
+        is_later || self.is_own && self.goes_on(run)
     }
 
     /// Whether another holder left it after a run of this journal. Its own may be older than the run's end.
     pub(super) fn replaces(&self, run: &RunView) -> bool {
-        run.term.is_some_and(|term| term < self.term)
+        run.term.is_some_and(|term| term < self.term) && !(self.is_own && self.goes_on(run))
+    }
+
+    /// Whether this run ended, if it did, after the note was left.
+    pub(super) fn goes_on(&self, run: &RunView) -> bool {
+        self.inherited_during == Some(run.id)
     }
 
     /// Limits the times to this replica's clock: everything in the digest has happened, so nothing in it may count as

@@ -255,6 +255,12 @@ fn what_another_holder_left_since_replaces_what_was_done_here() {
         [0; 0],
         "it was over after its own note"
     );
+    let goes_on = |view: RunView, is_own| {
+        done(vec![view], SuccessionNote { inherited_during: Some(RunId(1)), is_own, ..noted(Some(1)) })
+    };
+    assert_eq!(goes_on(stopped(1), false), [1], "which of its members count is not known here");
+    assert_eq!(goes_on(stopped(1), true), [1, 2], "all that this replica has left is in its journal");
+    assert_eq!([false, true].map(|is_own| goes_on(failed(1), is_own)), [[0; 0]; 2], "it failed after that was left");
     let cancelled = Outcome::Stopped { reason: Reason::OperatorStop };
     let unstarted = |id| RunView { term: None, ..ended(id, cancelled.clone(), Vec::new(), 1) };
     assert_eq!(done(vec![unstarted(2)], noted(Some(1))), [1], "that request was over before");

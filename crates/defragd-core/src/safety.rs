@@ -34,6 +34,8 @@ impl Reason {
                 // The quota of 3.4 and 3.5 is on their metrics pages only, and one of them may come too late.
                 | Self::QuotaUnknown { .. }
                 | Self::StaleObservation { .. }
+                // Something else is next.
+                | Self::NoLongerNext { .. }
         )
     }
 }

@@ -13,7 +13,7 @@ use super::{
     cluster::MemberId,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
     ledger::{Ledger, after, counts_for_the_day, has_been},
-    note::{EarlierWork, StandingRequest},
+    note::{EarlierWork, StandingRequest, SuccessionNote},
     reason::Reason,
 };
 
@@ -128,11 +128,14 @@ impl Ledger {
         chain: &[&RunView],
         inherited: Option<&StandingRequest>,
     ) -> BTreeSet<MemberId> {
-        // What another holder has left since says what still counts of these.
-        let is_replaced = |run: &RunView| self.inherited.as_ref().is_some_and(|inherited| inherited.replaces(run));
         let is_later = |run: &RunView| self.inherited.as_ref().is_none_or(|inherited| inherited.is_before(run));
         // Those before such a run were for another request, or are measured again.
         let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
+        // What another holder has left since says what still counts of these, unless such an end came after that.
+        let is_replaced = |run: &RunView| {
+            let ends_all = |note: &SuccessionNote| note.goes_on(run) && is_last(run);
+            self.inherited.as_ref().is_some_and(|inherited| inherited.replaces(run) && !ends_all(inherited))
+        };
         let is_operators = |run: &RunView| run.request.trigger == Trigger::Manual;
         let attempts: Vec<_> = open.into_iter().chain(chain.iter().copied()).collect();
         // An operator's request that was broken off is continued, and not made anew.

@@ -140,3 +140,29 @@ async fn a_successor_with_an_alert_of_its_own_continues_what_an_operator_request
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_wanted_is_known_to_the_successor_although_nothing_had_begun() {
+    for mode in [Mode::Enforce, Mode::Approve] {
+        let world = World::new(etcd());
+        let first = world.start_with("one", shared(1), mode);
+        sleep(S * 5).await;
+        let second = world.start_with("two", shared(1), mode);
+        if mode == Mode::Approve {
+            first.ask("1").await;
+            first.app.approve(RunId(1), "ann".to_owned(), false).await.expect("approved");
+        } else {
+            let run = Command::Run { members: Vec::new() };
+            first.app.command("a", "ann".to_owned(), run, false).await.expect("taken");
+        }
+        // It waits until all that the last holder sent has arrived.
+        sleep(S).await;
+        assert_eq!(world.etcd.order(), [0; 0]);
+        first.kill();
+        world.net.cut("one");
+        sleep(S * 600).await;
+        let approved_by = |run: &RunView| run.approved.as_ref().map(|approval| approval.by.clone());
+        assert_eq!(second.runs().await.iter().map(approved_by).collect::<Vec<_>>(), [Some("ann".to_owned())]);
+        assert_eq!((second.outcomes().await, world.etcd.order()), (vec![("succeeded", "")], vec![3, 2, 1]));
+    }
+}

@@ -410,7 +410,11 @@ impl Etcd for SimEtcd {
     }
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {
-        let look = self.sim.world().schedule.look_before_defrag;
+        let look = {
+            let mut world = self.sim.world();
+            world.rely_on_observation();
+            world.schedule.look_before_defrag
+        };
         if look {
             timeout(IDENTITY_CHECK, self.ask_status(member))
                 .await

@@ -35,12 +35,6 @@ impl Transfer {
     }
 }
 
-/// Why a leadership transfer must not be sent: only the leader can do it, and leadership has moved by itself.
-pub(super) fn led_by_another(step: &RunStep, facts: &ClusterFacts) -> Option<Reason> {
-    let RunStep::MoveLeader { from, .. } = step else { return None };
-    (facts.leader() != Some(*from)).then(|| Reason::NoLongerNext { member: label(facts, *from) })
-}
-
 fn label(facts: &ClusterFacts, member: MemberId) -> String {
     facts.member(member).map_or_else(|| member.to_string(), |facts| facts.member.label())
 }
@@ -70,6 +64,18 @@ impl Run {
             return self.intend(facts, leader, need);
         }
         self.give_up(reason)
+    }
+
+    /// Why a leadership transfer must not be sent: the leader is not what is next any more. Leadership may have moved by
+    /// itself, or a follower needs a defragmentation by now: the heir perhaps, and leadership would move once more.
+    pub(super) fn no_longer_to_transfer(&self, step: &RunStep, facts: &ClusterFacts) -> Option<Reason> {
+        let RunStep::MoveLeader { from, .. } = step else { return None };
+        let plan = Plan::new(facts, &self.brief.policy, &self.past);
+        let transfers =
+            |next: &PlannedMember| next.member_id == *from && next.transfer_first && next.waits_for.is_none();
+        let is_next = plan.pending().next().is_some_and(|(next, _)| transfers(next));
+        let moved_on = || Reason::NoLongerNext { member: label(facts, *from) };
+        plan.blocked.or_else(|| (!is_next).then(moved_on))
     }
 
     /// If an operator must fix a voter first, that is the reason.

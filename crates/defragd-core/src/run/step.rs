@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, NotRecorded, Phase, Run, StepError, alarms, leader};
+use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, NotRecorded, Phase, Run, StepError, alarms};
 use crate::{
     cluster::{ClusterFacts, Fact},
     history::{Outcome, RunStep},
@@ -35,9 +35,10 @@ impl Run {
         }
         let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
         let is_disarm = matches!(step, RunStep::DisarmNoSpace { .. });
-        let led_by_another = || leader::led_by_another(&step, facts.as_ref().ok()?);
-        let against =
-            self.blocking_reason(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
+        let against = self
+            .blocking_reason(facts)
+            .or_else(|| near_quota().filter(|_| is_disarm))
+            .or_else(|| self.no_longer_to_transfer(&step, facts.as_ref().ok()?));
         if let Some(reason) = against {
             return self.choose_step_anew(&step, reason);
         }

@@ -12,6 +12,33 @@ fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
     assert_eq!(bench.facts.leader(), Some(MemberId(3)));
 }
 
+#[test]
+fn what_changes_while_a_transfer_is_written_down_is_decided_anew() {
+    let last_after_transfer = || Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() };
+    let is_transfer = |action: &Action| matches!(action, Action::RecordStep(RunStep::MoveLeader { .. }));
+    // The heir needs a defragmentation by now, and leadership would have to move once more.
+    let mut bench = Bench::new(last_after_transfer());
+    fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(101);
+    bench.until(is_transfer);
+    fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(1000);
+    bench.ends(("succeeded", ""), [2, 3, 1]);
+    assert_eq!(bench.steps.len(), 1);
+
+    // Leadership moves by itself.
+    let mut bench = Bench::new(last_after_transfer());
+    bench.until(is_transfer);
+    bench.every(|status| status.leader = Some(MemberId(2)));
+    bench.ends(("succeeded", ""), [3, 2, 1]);
+    assert!(bench.steps.is_empty());
+
+    // An upgrade begins.
+    let mut bench = Bench::new(last_after_transfer());
+    bench.until(is_transfer);
+    fixture::status_mut(&mut bench.facts, 0).version = "3.7.0".to_owned();
+    bench.ends(("failed", "upgrade_in_progress"), [3, 2]);
+    assert!(bench.steps.is_empty());
+}
+
 /// Answers the transfers so many times that leadership does not move.
 fn refuse_transfers(bench: &mut Bench, times: usize) {
     for _ in 0..times {
