@@ -125,6 +125,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let was_under_way = |run: &RunView| run.outcome.is_none() || (is_own && run.started_at == run_since);
         let under_way = ledger.runs.iter().rev().find(|run| run.started_at.is_some() && was_under_way(run));
         digest.inherited_during = under_way.map(|run| run.id);
+        // Then this journal knows what became of the request, too.
+        let ended_here = is_own && under_way.is_some_and(|run| run.outcome.is_some());
         let is_others = |last: &SuccessionNote| last.inherited_during == digest.inherited_during && !last.is_own;
         digest.is_own = is_own && !ledger.inherited.as_ref().is_some_and(is_others);
         info!(
@@ -135,7 +137,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             run_since = digest.run_since.map(|since| since.to_string()),
             "read what the last lock holder left"
         );
-        let request = digest.request.clone();
+        let request = digest.request.clone().filter(|_| !ended_here);
         {
             // An offer in between would find its due time decided, and no request that it is part of.
             let _one_at_a_time = self.requests.admission.lock().await;

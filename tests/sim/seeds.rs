@@ -204,5 +204,9 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         10_331_872,
         "again, of the simulator: what another holder has done for alerts does not count for an operator's request",
     ),
+    (
+        10_002_484,
+        "S2: its own note, written while a run was in progress, revived a request that this run had satisfied since",
+    ),
     (150_271, "I7: stopped while it looked a last time, a replica sent Defragment on what it had seen 24 s before"),
 ];
