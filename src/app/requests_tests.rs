@@ -214,6 +214,20 @@ async fn a_request_that_waits_or_is_to_be_tried_again_ends_when_it_is_cancelled(
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_operator_requests_right_after_a_cancellation_is_done() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", windowed((5, 0)));
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, MINUTE / 2).await;
+    cluster.command("ann".to_owned(), cancel()).await.expect("cancelled");
+    // The worker has not ended it yet.
+    cluster.command("bob".to_owned(), Command::Run { members: Vec::new() }).await.expect("taken");
+    serve_for(&cluster, 3 * 60 * MINUTE).await;
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
+    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_run_in_progress_ends_after_the_current_member() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());

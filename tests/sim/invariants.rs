@@ -426,6 +426,9 @@ impl World {
     /// What a run leaves for the next attempt at its request.
     fn on_request(&mut self, run: RunId, entry: &Entry) {
         let hash = self.schedule.policy.verify == VerifyPolicy::Hash;
+        if is_by_operator(entry) {
+            self.watch.runs.entry(run.0).or_default().withdrawn = false;
+        }
         match entry {
             Entry::Result(result) if !matches!(result.end, MemberEnd::NotSent { .. }) => {
                 self.watch.uncompared = hash;

@@ -70,6 +70,7 @@ lock_held_past_its_end|crates/defragd-core/src/lock.rs|s/if now < \*until => Som
 lock_won_anew_counts_as_never_lost|crates/defragd-core/src/lock.rs|s/if self\.held\(now\) == Some\(term\) => return None/if self.held(now) >= Some(term) => return None/
 lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, LockState/me, SETTLING \/ 1000, LockState/
 lock_note_not_counted_in|src/app/note.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
+own_note_revives_what_has_ended|src/app/note.rs|s/digest\.request\.clone\(\)\.filter\(\|_\| !ended_here\)/digest.request.clone().filter(|_| ended_here || !ended_here)/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
 forwarded_counts_as_done|crates/defragd-core/src/standing.rs|s/filter\(\|key\| standing\.contains\(key\) \|\| !is_over\(key\)\)/filter(|key| (standing.contains(key) \&\& self.runs.is_empty()) || !is_over(key))/
 forwarded_and_forgotten|src/app/forward.rs|s/OfferAnswer::Accepted\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Accepted(run) => return Ok(over(run)),/

@@ -411,7 +411,7 @@ impl World {
         let steady = self.clock_is_steady();
         let policy = self.schedule.policy.clone();
         match entry {
-            Entry::Approved { .. } => {
+            Entry::Approved { requested, .. } => {
                 let alerts = self.watch.runs.get(&run.0).map(|log| log.alerts.clone()).unwrap_or_default();
                 let known_for = |key: &AlertKey| self.watch.orders.inherited.iter().find(|(other, _)| other == key);
                 let is_asked_again = |key: &AlertKey| {
@@ -422,6 +422,9 @@ impl World {
                     self.violate("rejected", format!("run {run} waited for an approval that another holder was refused"));
                 }
                 self.watch.orders.approved.push(run.0);
+                if *requested {
+                    self.watch.orders.cancelled.take_if(|(cancelled, _)| *cancelled == run.0);
+                }
             }
             Entry::Cancelled(_) => self.watch.orders.cancelled = Some((run.0, self.now)),
             Entry::Accepted(request)

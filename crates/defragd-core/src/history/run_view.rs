@@ -136,6 +136,8 @@ impl RunView {
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
                 Entry::Approved { by, requested, members } => {
                     if requested {
+                        // As with alerts.
+                        view.cancelled = None;
                         view.request.join_operators(members, view.approved.is_some());
                     }
                     // The first one counts.
