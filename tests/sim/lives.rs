@@ -306,6 +306,8 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
             closed = closed => closed,
             () = serving => false,
         };
+        // As above: what was under way in it is gone.
+        let _ = journal.reopened();
         if closed {
             break;
         }

@@ -109,6 +109,10 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
         "I2, of the simulator: an alert that joins a cancelled run, whose end a slow journal has not answered, continues it",
     ),
     (
+        11_010_810,
+        "L4, of the simulator: before the finale, a process that was gone still answered what had waited in it",
+    ),
+    (
         10_235_031,
         "I3, of the simulator: a member that is watched while Defragment is on its way to it belongs to no observation",
     ),
